@@ -9,12 +9,12 @@ does not follow from the rule says so with ``msgspec.field(name=…)``.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Self, dataclass_transform
 
 import msgspec
 
 _INITIALISMS = frozenset(
-    "id mb cpu http tls dns ttl ip ui iops numa cni cidr csi acl gc grpc rss rpc url tcp pci uid ca sni tg".split()
+    ["id", "mb", "cpu", "http", "tls", "dns", "ttl", "ip", "ui", "iops", "numa", "cni", "cidr", "csi", "acl", "gc", "grpc", "rss", "rpc", "url", "tcp", "pci", "uid", "ca", "sni", "tg"]
 )
 
 
@@ -24,6 +24,7 @@ def json_name(field: str) -> str:
     return "".join(word.upper() if word in _INITIALISMS else word[:1].upper() + word[1:] for word in words)
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Noun(msgspec.Struct, frozen=True, kw_only=True, rename=json_name):
     """The base of every record that Nomad's API prints with all its fields."""
 
@@ -32,6 +33,7 @@ class Noun(msgspec.Struct, frozen=True, kw_only=True, rename=json_name):
         return msgspec.structs.replace(self, **changes)
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class SparseNoun(msgspec.Struct, frozen=True, kw_only=True, rename=json_name, omit_defaults=True):
     """The base of the few records whose empty fields Nomad's API leaves out."""
 

@@ -109,9 +109,7 @@ class Node(Noun):
 
     def is_ready(self) -> bool:
         """Whether the scheduler may place allocations here."""
-        return (
-            self.status == READY and self.drain_strategy is None and self.scheduling_eligibility == ELIGIBLE
-        )
+        return self.status == READY and self.drain_strategy is None and self.scheduling_eligibility == ELIGIBLE
 
 
 class NodePool(Noun):

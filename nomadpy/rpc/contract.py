@@ -142,9 +142,7 @@ class ClientEndpoint(Protocol):
     async def fs_stat(self, alloc_id: str, path: str) -> FileInfo:
         """One entry."""
 
-    async def fs_read(
-        self, alloc_id: str, path: str, offset: int = 0, limit: int = 0
-    ) -> AsyncIterator[bytes]:
+    async def fs_read(self, alloc_id: str, path: str, offset: int = 0, limit: int = 0) -> AsyncIterator[bytes]:
         """The bytes of a file from ``offset``; ``limit`` 0 reads to the end. The first error comes before the first
         byte (await returns the iterator only once the file is open)."""
 
