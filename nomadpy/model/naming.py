@@ -14,7 +14,27 @@ from typing import Any, Self, dataclass_transform
 import msgspec
 
 _INITIALISMS = frozenset(
-    ["id", "mb", "cpu", "http", "tls", "dns", "ttl", "ip", "ui", "iops", "numa", "cni", "cidr", "csi", "acl", "gc", "grpc", "rss", "rpc", "url", "tcp", "pci", "uid", "ca", "sni", "tg"]
+    (
+        *(
+            "id",
+            "mb",
+            "cpu",
+            "http",
+            "tls",
+            "dns",
+            "ttl",
+            "ip",
+            "ui",
+            "iops",
+            "numa",
+            "cni",
+            "cidr",
+            "csi",
+            "acl",
+            "gc",
+        ),
+        *("grpc", "rss", "rpc", "url", "tcp", "pci", "uid", "ca", "sni", "tg"),
+    )
 )
 
 
