@@ -1,0 +1,351 @@
+"""The catalogue of every possible change to the replicated state.
+
+A command is what travels through the log. It carries everything that applying it needs: ids, random choices and the
+wall clock are stamped where it is made, so that ``apply`` is the same on every server. Fields are only ever added, with
+defaults; a tag never changes its meaning; an unknown tag is refused loudly.
+
+``request_id`` makes a retry harmless: the state remembers the outcome of recent ids and answers it again.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast, dataclass_transform
+
+import msgspec
+
+from nomadpy.model.alloc import AllocMetric, AllocUpdate, DesiredTransition, RescheduleTracker
+from nomadpy.model.evaluation import Deployment, Evaluation
+from nomadpy.model.job import Job, JobSubmission, JobVersionTag, ScalingEvent
+from nomadpy.model.node import DrainStrategy, Namespace, Node, NodeEvent, NodePool, SchedulerConfiguration
+from nomadpy.model.resources import AllocatedDevice, AllocatedPort
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+class Command(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+    """The base of all commands. ``now_ns`` is the proposer's wall clock in Unix nanoseconds."""
+
+    now_ns: int = 0
+    request_id: str = ""
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A part of a command."""
+
+
+class RegisterJob(Command):
+    """Creates or updates a job. ``enforce_index`` is a compare-and-set on ``JobModifyIndex`` (0: must not exist).
+    An unchanged specification makes no new version; the evaluations are stored all the same."""
+
+    job: Job
+    submission: JobSubmission | None = None
+    evals: tuple[Evaluation, ...] = ()
+    enforce_index: int | None = None
+    preserve_counts: bool = False
+    preserve_resources: bool = False
+    scaling_event: ScalingEvent | None = None
+    scaling_group: str = ""
+
+
+class RegisterJobs(Command):
+    """Many registrations in one entry; each succeeds or is refused on its own."""
+
+    jobs: tuple[RegisterJob, ...] = ()
+
+
+class DeregisterJob(Command):
+    """Stops a job or, with ``purge``, removes it. An unknown job is no error."""
+
+    namespace: str = "default"
+    job_id: str = ""
+    purge: bool = False
+    no_shutdown_delay: bool = False
+    evals: tuple[Evaluation, ...] = ()
+
+
+class RecordScalingEvent(Command):
+    """Remembers a scaling event that changed nothing."""
+
+    namespace: str = "default"
+    job_id: str = ""
+    group: str = ""
+    event: ScalingEvent = ScalingEvent()
+
+
+class SetJobStability(Command):
+    namespace: str = "default"
+    job_id: str = ""
+    version: int = 0
+    stable: bool = False
+
+
+class TagJobVersion(Command):
+    """Tags a version, or with ``tag`` None removes the tag ``name``."""
+
+    namespace: str = "default"
+    job_id: str = ""
+    name: str = ""
+    version: int = 0
+    tag: JobVersionTag | None = None
+
+
+class UpdateEvals(Command):
+    """Stores evaluations, new or changed."""
+
+    evals: tuple[Evaluation, ...] = ()
+
+
+class RegisterNode(Command):
+    """Creates a node or updates the facts that its client reports; status, eligibility and drain stay."""
+
+    node: Node
+    evals: tuple[Evaluation, ...] = ()
+
+
+class UpdateNodeStatus(Command):
+    node_id: str = ""
+    status: str = ""
+    event: NodeEvent | None = None
+    evals: tuple[Evaluation, ...] = ()
+
+
+class UpdateNodeEligibility(Command):
+    node_id: str = ""
+    eligibility: str = ""
+    event: NodeEvent | None = None
+    evals: tuple[Evaluation, ...] = ()
+
+
+class UpdateNodeDrain(Command):
+    """Sets or (with None) ends a drain. Scheduling eligibility follows as Nomad's does."""
+
+    node_id: str = ""
+    drain: DrainStrategy | None = None
+    mark_eligible: bool = False
+    meta: dict[str, str] = {}
+    event: NodeEvent | None = None
+    evals: tuple[Evaluation, ...] = ()
+
+
+class AddNodeEvents(Command):
+    node_id: str = ""
+    events: tuple[NodeEvent, ...] = ()
+
+
+class DeregisterNodes(Command):
+    node_ids: tuple[str, ...] = ()
+    evals: tuple[Evaluation, ...] = ()
+
+
+class UpdateAllocs(Command):
+    """What nodes report of their allocations, with the evaluations that follow from it."""
+
+    updates: tuple[AllocUpdate, ...] = ()
+    evals: tuple[Evaluation, ...] = ()
+
+
+class UpdateAllocTransitions(Command):
+    """What operators or the drainer want of allocations, by id."""
+
+    transitions: dict[str, DesiredTransition] = {}
+    evals: tuple[Evaluation, ...] = ()
+
+
+class PlacedAlloc(Record):
+    """One new allocation of a block; only what differs from its siblings. ``id`` is given when the scheduler needs to
+    refer to it (replacement chains), otherwise it follows from the row number."""
+
+    previous_alloc_id: str = ""
+    ports: tuple[AllocatedPort, ...] = ()
+    devices: dict[str, tuple[AllocatedDevice, ...]] = {}
+    reserved_cores: dict[str, tuple[int, ...]] = {}
+    reschedule_tracker: RescheduleTracker | None = None
+    canary: bool = False
+    preempted_alloc_ids: tuple[str, ...] = ()
+    metrics: AllocMetric | None = None
+
+
+class PlaceBlock(Record):
+    """New allocations of one group from one evaluation, as arrays: ``nodes`` and ``name_indexes`` are little-endian
+    u32 arrays of equal length (node numbers and the numbers in the allocations' names). ``details`` holds the sparse
+    rest by position; ``metrics`` is shared by all allocations that bring none of their own."""
+
+    namespace: str = "default"
+    job_id: str = ""
+    job_version: int = 0
+    group: str = ""
+    eval_id: str = ""
+    deployment_id: str = ""
+    nodes: bytes = b""
+    name_indexes: bytes = b""
+    details: dict[int, PlacedAlloc] = {}
+    metrics: AllocMetric | None = None
+
+
+class StopAlloc(Record):
+    """An allocation that is no longer wanted. ``client_status`` overrides what the node last said (lost, unknown)."""
+
+    alloc_id: str = ""
+    desired_status: str = "stop"
+    description: str = ""
+    client_status: str = ""
+    followup_eval_id: str = ""
+    preempted_by_alloc_id: str = ""
+    rescheduled: bool = False
+
+
+class UpdateAllocInPlace(Record):
+    """An allocation that takes over the job's current version without a restart."""
+
+    alloc_id: str = ""
+    job_version: int = 0
+    eval_id: str = ""
+    deployment_id: str = ""
+
+
+class AnnotateAlloc(Record):
+    """Bookkeeping on an allocation that stays: the evaluation that will reschedule it, or that this could not place."""
+
+    alloc_id: str = ""
+    followup_eval_id: str = ""
+    last_reschedule: str = ""
+    client_status: str = ""
+    desired_description: str = ""
+
+
+class DeploymentUpdate(Record):
+    deployment_id: str = ""
+    status: str = ""
+    description: str = ""
+
+
+class PlanResult(Record):
+    """What one evaluation decided."""
+
+    eval_id: str = ""
+    namespace: str = "default"
+    job_id: str = ""
+    all_at_once: bool = False
+    stops: tuple[StopAlloc, ...] = ()
+    in_place: tuple[UpdateAllocInPlace, ...] = ()
+    annotate: tuple[AnnotateAlloc, ...] = ()
+    places: tuple[PlaceBlock, ...] = ()
+    deployment: Deployment | None = None
+    deployment_updates: tuple[DeploymentUpdate, ...] = ()
+
+
+class ApplyPlans(Command):
+    """A batch of plans. Each is verified against the state as the earlier ones leave it: placements on a node where
+    they no longer fit are dropped (all of an ``all_at_once`` plan); stops always pass. The outcome's value tells for
+    each plan how many placements were refused."""
+
+    plans: tuple[PlanResult, ...] = ()
+    evals: tuple[Evaluation, ...] = ()
+
+
+class UpdateDeployments(Command):
+    """Stores changed deployments, e.g. from the deployment watcher, with the evaluations that follow."""
+
+    deployments: tuple[Deployment, ...] = ()
+    transitions: dict[str, DesiredTransition] = {}
+    healthy_alloc_ids: tuple[str, ...] = ()
+    unhealthy_alloc_ids: tuple[str, ...] = ()
+    job: Job | None = None
+    evals: tuple[Evaluation, ...] = ()
+
+
+class SetSchedulerConfig(Command):
+    config: SchedulerConfiguration
+    cas_index: int | None = None
+
+
+class UpsertNamespace(Command):
+    namespace: Namespace
+
+
+class DeleteNamespace(Command):
+    name: str = ""
+
+
+class UpsertNodePool(Command):
+    pool: NodePool
+
+
+class DeleteNodePool(Command):
+    name: str = ""
+
+
+class RecordPeriodicLaunch(Command):
+    """Remembers when a periodic job last launched a child."""
+
+    namespace: str = "default"
+    job_id: str = ""
+    launch_time_ns: int = 0
+
+
+class Collect(Command):
+    """Garbage collection: removes finished evaluations with their allocations, dead jobs and deployments."""
+
+    eval_ids: tuple[str, ...] = ()
+    alloc_ids: tuple[str, ...] = ()
+    jobs: tuple[tuple[str, str], ...] = ()
+    deployment_ids: tuple[str, ...] = ()
+
+
+class ReconcileSummaries(Command):
+    """Rebuilds the job summaries from the allocations."""
+
+
+AnyCommand = (
+    RegisterJob
+    | RegisterJobs
+    | DeregisterJob
+    | RecordScalingEvent
+    | SetJobStability
+    | TagJobVersion
+    | UpdateEvals
+    | RegisterNode
+    | UpdateNodeStatus
+    | UpdateNodeEligibility
+    | UpdateNodeDrain
+    | AddNodeEvents
+    | DeregisterNodes
+    | UpdateAllocs
+    | UpdateAllocTransitions
+    | ApplyPlans
+    | UpdateDeployments
+    | SetSchedulerConfig
+    | UpsertNamespace
+    | DeleteNamespace
+    | UpsertNodePool
+    | DeleteNodePool
+    | RecordPeriodicLaunch
+    | Collect
+    | ReconcileSummaries
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(AnyCommand)
+
+
+def encode(command: Command) -> bytes:
+    """The bytes of a command for the log."""
+    return _encoder.encode(command)
+
+
+def decode(data: bytes) -> AnyCommand:
+    """The command of a log entry. Raises msgspec.ValidationError for a tag or a shape that this version does not know:
+    a server that cannot understand an entry must stop instead of guessing."""
+    return cast(AnyCommand, _decoder.decode(data))
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What applying a command led to. A refusal is a value, never an exception: ``code`` is one of the error codes of
+    ``model.errors``, ``status`` the HTTP status that Nomad would answer with."""
+
+    index: int
+    ok: bool = True
+    code: str = ""
+    status: int = 200
+    message: str = ""
+    value: Any = None

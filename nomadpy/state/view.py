@@ -1,0 +1,83 @@
+"""What decisions read: the state at one index.
+
+``StateView`` is implemented by ``StateStore`` itself (the trio loop owns it, so code that does not await sees one
+consistent state) and by ``Overlay`` for dry runs with a job that is not registered.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from nomadpy.model.alloc import Allocation
+from nomadpy.model.evaluation import Deployment
+from nomadpy.model.job import Job
+from nomadpy.model.node import Node, SchedulerConfiguration
+
+IntColumn = npt.NDArray[np.int64]
+BoolColumn = npt.NDArray[np.bool_]
+
+
+class NodeColumns(Protocol):
+    """The nodes as columns, indexed by node number. Numbers are never reused while the process lives; a node that was
+    purged leaves a hole (``nodes[i] is None`` and ``ready[i]`` False). Capacity is what the node has minus what its
+    operator reserved. Usage counts every allocation that its client has not declared over, and is maintained by
+    ``apply``, never re-summed. Readers must not write; they copy what they change."""
+
+    size: int
+    nodes: list[Node | None]
+    cpu: IntColumn  # MHz, capacity
+    memory: IntColumn  # MB, capacity
+    disk: IntColumn  # MB, capacity
+    cpu_used: IntColumn
+    memory_used: IntColumn
+    disk_used: IntColumn
+    alloc_count: IntColumn  # allocations that their client has not declared over
+    ready: BoolColumn  # status ready, not draining, eligible
+    facts_version: int  # changes whenever a node appears, goes, or changes its facts or readiness
+
+    def used_ports(self, number: int) -> dict[str, int]:
+        """Host address → bit set of its used ports (bit n is port n) by live allocations; the node's own reserved
+        ports are not included."""
+
+
+class StateView(Protocol):
+    """The state as decisions read it."""
+
+    @property
+    def index(self) -> int:
+        """The log index this state is at."""
+
+    @property
+    def columns(self) -> NodeColumns:
+        """The nodes as columns."""
+
+    @property
+    def scheduler_config(self) -> SchedulerConfiguration:
+        """Cluster-wide scheduling switches."""
+
+    def job(self, namespace: str, job_id: str) -> Job | None:
+        """The current version of a job."""
+
+    def job_version(self, namespace: str, job_id: str, version: int) -> Job | None:
+        """One version of a job, while it is tracked or an allocation still runs it."""
+
+    def node(self, node_id: str) -> Node | None:
+        """A node by its full id."""
+
+    def node_number(self, node_id: str) -> int:
+        """The node's position in the columns; -1 when unknown."""
+
+    def alloc(self, alloc_id: str) -> Allocation | None:
+        """An allocation by its full id, with ``job`` set to the version it was made from."""
+
+    def allocs_by_job(self, namespace: str, job_id: str) -> list[Allocation]:
+        """Every stored allocation of the job (all versions, also terminal ones), oldest first."""
+
+    def allocs_by_node(self, node_id: str) -> list[Allocation]:
+        """Every stored allocation of the node, oldest first."""
+
+    def latest_deployment(self, namespace: str, job_id: str) -> Deployment | None:
+        """The newest deployment of the job."""
