@@ -20,7 +20,6 @@ Not handled on purpose: trailers are counted and dropped, and obsolete line fold
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from urllib.parse import unquote_to_bytes
 
 import httptools
@@ -31,10 +30,10 @@ Headers = list[tuple[bytes, bytes]]
 # What an application may be asked for. Anything else that parses is 501: not implemented here at all.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 
+# Websocket frames sent before the upgrade was granted; no client has reason to send many.
+_MAX_EARLY_FRAME_BYTES = 64 * 1024
 _TOKEN_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+.^_`|~-")
-_FRAMING = frozenset(
-    {b"host", b"content-length", b"transfer-encoding", b"expect", b"accept-encoding", b"upgrade"}
-)
+_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"accept-encoding", b"upgrade"})
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -129,7 +128,7 @@ class RequestMachine:
         return (
             len(self.exchanges) >= self._limits.max_pipelined
             or self.n_buffered_body_bytes >= self._limits.max_buffered_body_bytes
-            or (self.upgraded is not None and sum(map(len, self.upgraded)) >= 1 << 18)
+            or (self.upgraded is not None and sum(map(len, self.upgraded)) >= _MAX_EARLY_FRAME_BYTES)
         )
 
     def receive_data(self, data: bytes) -> None:
@@ -332,9 +331,7 @@ class RequestMachine:
                 return None
         path, raw_path, query_string = _split_target(self._url)
         self._max_body_bytes = (
-            self._limits.max_large_body_bytes
-            if path in self._limits.large_body_paths
-            else self._limits.max_body_bytes
+            self._limits.max_large_body_bytes if path in self._limits.large_body_paths else self._limits.max_body_bytes
         )
         if int(special.get(b"content-length", 0)) > self._max_body_bytes:
             raise _too_large_body(self._max_body_bytes)
@@ -420,8 +417,3 @@ def _too_many_headers(limits: Limits) -> _RefusedError:
 
 def _too_large_body(max_bytes: int) -> _RefusedError:
     return _RefusedError(413, f"Request body too large: the limit is {max_bytes} bytes")
-
-
-def total_bytes(pieces: Iterable[bytes]) -> int:
-    """The length of all pieces together."""
-    return sum(len(piece) for piece in pieces)

@@ -12,7 +12,7 @@ and content that is compressed already are never touched.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
@@ -66,7 +66,7 @@ class ResponseWriter:
         self._n_body_left: int | None = None
         self._compressor: Any = None
 
-    def send(self, message: dict[str, Any]) -> Iterable[bytes]:
+    def send(self, message: Mapping[str, Any]) -> Iterable[bytes]:
         """The pieces to write for one message, in order; none until the head's framing is decided.
 
         Raises:
@@ -104,10 +104,12 @@ class ResponseWriter:
 
     # ------------------------------------------------------------------ framing
 
-    def _start(self, message: dict[str, Any]) -> tuple[bytes, ...]:
+    def _start(self, message: Mapping[str, Any]) -> tuple[bytes, ...]:
         if self.status:
             raise ResponseError("http.response.start was sent twice")
         self.status = message["status"]
+        if not 200 <= self.status <= 599:
+            raise ResponseError(f"impossible response status {self.status!r}")
         self._headers = message.get("headers", [])
         return ()
 
@@ -211,7 +213,7 @@ class ResponseWriter:
         if not piece:
             return
         if self._chunked:
-            yield b"%x\r\n%b\r\n" % (len(piece), piece)
+            yield b"".join((b"%x\r\n" % len(piece), piece, b"\r\n"))
         else:
             self._spend(len(piece), more=True)
             yield bytes(piece)
