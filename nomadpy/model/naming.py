@@ -60,3 +60,7 @@ class SparseNoun(msgspec.Struct, frozen=True, kw_only=True, rename=json_name, om
     def replace(self, **changes: Any) -> Self:
         """A copy with ``changes`` applied; the original stays as it is."""
         return msgspec.structs.replace(self, **changes)
+
+
+OMIT_EMPTY = msgspec.Meta(extra={"go": "omitempty"})
+"""Marks single fields of a ``Noun`` that the wire leaves out when empty: ``items: Annotated[..., OMIT_EMPTY]``."""

@@ -15,6 +15,12 @@ import msgspec
 Moment = Annotated[int, msgspec.Meta(extra={"go": "time"})]
 """Unix nanoseconds inside, RFC 3339 on the wire; 0 is Go's zero time."""
 
+DurationText = Annotated[int, msgspec.Meta(extra={"go": "duration"})]
+"""Nanoseconds inside, Go's form (``1h0m0s``) on the wire, "" for zero; read from that form or from an integer."""
+
+DurationInput = Annotated[int, msgspec.Meta(extra={"go": "duration-int"})]
+"""Nanoseconds inside and on the wire; read from an integer or from Go's form."""
+
 NANOSECOND = 1
 MICROSECOND = 1_000
 MILLISECOND = 1_000_000
