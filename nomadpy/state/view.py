@@ -28,15 +28,39 @@ class NodeColumns(Protocol):
 
     size: int
     nodes: list[Node | None]
-    cpu: IntColumn  # MHz, capacity
-    memory: IntColumn  # MB, capacity
-    disk: IntColumn  # MB, capacity
-    cpu_used: IntColumn
-    memory_used: IntColumn
-    disk_used: IntColumn
-    alloc_count: IntColumn  # allocations that their client has not declared over
-    ready: BoolColumn  # status ready, not draining, eligible
     facts_version: int  # changes whenever a node appears, goes, or changes its facts or readiness
+
+    @property
+    def cpu(self) -> IntColumn:
+        """MHz that a node has for allocations."""
+
+    @property
+    def memory(self) -> IntColumn:
+        """MB that a node has for allocations."""
+
+    @property
+    def disk(self) -> IntColumn:
+        """MB that a node has for allocations."""
+
+    @property
+    def cpu_used(self) -> IntColumn:
+        """MHz in use."""
+
+    @property
+    def memory_used(self) -> IntColumn:
+        """MB in use."""
+
+    @property
+    def disk_used(self) -> IntColumn:
+        """MB in use."""
+
+    @property
+    def alloc_count(self) -> IntColumn:
+        """Allocations that their client has not declared over."""
+
+    @property
+    def ready(self) -> BoolColumn:
+        """Status ready, not draining, eligible."""
 
     def used_ports(self, number: int) -> dict[str, int]:
         """Host address → bit set of its used ports (bit n is port n) by live allocations; the node's own reserved

@@ -1,0 +1,401 @@
+"""The allocations, as columns.
+
+A row costs about 70 bytes in the columns; what only some allocations have (task states, ports, chains, descriptions)
+lies in side maps keyed by row. An ``Allocation`` record is made when somebody reads one. Rows are appended and never
+renumbered, because ids follow from them (``ids.py``).
+
+What an allocation was given follows from its job version and group, so it is kept once per (version, group) in a
+``Shape`` and shared by all rows; ports, cores and devices are the exception and lie in the side maps.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from nomadpy.model import alloc as a
+from nomadpy.model.alloc import (
+    Allocation,
+    AllocDeploymentStatus,
+    AllocListStub,
+    AllocMetric,
+    AllocNetworkStatus,
+    AllocState,
+    DesiredTransition,
+    RescheduleTracker,
+    TaskState,
+)
+from nomadpy.model.job import Job, TaskGroup
+from nomadpy.model.resources import AllocatedDevice, AllocatedPort
+from nomadpy.state.ids import RowIds
+from nomadpy.state.shape import Shape, given_resources
+
+DESIRED = (a.RUN, a.STOP, a.EVICT)
+CLIENT = (a.PENDING, a.RUNNING, a.COMPLETE, a.FAILED, a.LOST, a.UNKNOWN)
+DESIRED_CODE = {word: code for code, word in enumerate(DESIRED)}
+CLIENT_CODE = {word: code for code, word in enumerate(CLIENT)}
+_CLIENT_OVER = np.array([word in a.CLIENT_TERMINAL for word in CLIENT], dtype=np.bool_)
+_GONE = 255  # desired code of a row that garbage collection removed
+
+_COLUMNS: tuple[tuple[str, Any], ...] = (
+    ("shape", np.uint32),
+    ("node", np.uint32),
+    ("name_index", np.uint32),
+    ("eval", np.uint32),
+    ("deployment", np.uint32),
+    ("desired", np.uint8),
+    ("client", np.uint8),
+    ("create_index", np.uint64),
+    ("modify_index", np.uint64),
+    ("alloc_modify_index", np.uint64),
+    ("create_time", np.int64),
+    ("modify_time", np.int64),
+)
+
+
+class Extra(msgspec.Struct):
+    """What only some allocations have."""
+
+    previous: int = -1
+    next: int = -1
+    ports: tuple[AllocatedPort, ...] = ()
+    devices: dict[str, tuple[AllocatedDevice, ...]] = {}
+    reserved_cores: dict[str, tuple[int, ...]] = {}
+    task_states: dict[str, TaskState] = {}
+    alloc_states: tuple[AllocState, ...] = ()
+    metrics: AllocMetric | None = None
+    desired_description: str = ""
+    client_description: str = ""
+    transition: DesiredTransition | None = None
+    deployment_status: AllocDeploymentStatus | None = None
+    tracker: RescheduleTracker | None = None
+    network_status: AllocNetworkStatus | None = None
+    followup_eval_id: str = ""
+    preempted: tuple[str, ...] = ()
+    preempted_by: str = ""
+
+
+_NO_EXTRA = Extra()
+_NO_TRANSITION = DesiredTransition()
+
+
+class Interned:
+    """Strings as small numbers; 0 is the empty string."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = [""]
+        self._codes: dict[str, int] = {"": 0}
+
+    def code(self, word: str) -> int:
+        """The number of a word, new or known."""
+        code = self._codes.get(word)
+        if code is None:
+            code = self._codes[word] = len(self.words)
+            self.words.append(word)
+        return code
+
+    def find(self, word: str) -> int:
+        """The number of a known word, -1 otherwise."""
+        return self._codes.get(word, -1)
+
+
+class AllocTable:
+    """Every allocation, by row. Only ``apply`` writes."""
+
+    def __init__(self, id_key: int) -> None:
+        self.ids = RowIds(id_key)
+        self.size = 0
+        self.live = 0
+        self.shapes: list[Shape] = []
+        self._shape_codes: dict[tuple[str, str, int, str], int] = {}
+        self._extra: dict[int, Extra] = {}
+        self._metrics: dict[int, AllocMetric] = {}
+        self._evals = Interned()
+        self._deployments = Interned()
+        self._by_job: dict[tuple[str, str], array[int]] = {}
+        self._by_node: dict[int, array[int]] = {}
+        self._by_eval: dict[int, array[int]] = {}
+        self._capacity = 0
+        self._grow(1024)
+
+    shape: npt.NDArray[np.uint32]
+    node: npt.NDArray[np.uint32]
+    name_index: npt.NDArray[np.uint32]
+    eval: npt.NDArray[np.uint32]
+    deployment: npt.NDArray[np.uint32]
+    desired: npt.NDArray[np.uint8]
+    client: npt.NDArray[np.uint8]
+    create_index: npt.NDArray[np.uint64]
+    modify_index: npt.NDArray[np.uint64]
+    alloc_modify_index: npt.NDArray[np.uint64]
+    create_time: npt.NDArray[np.int64]
+    modify_time: npt.NDArray[np.int64]
+
+    def _grow(self, capacity: int) -> None:
+        for name, dtype in _COLUMNS:
+            column = np.zeros(capacity, dtype=dtype)
+            if self.size:
+                column[: self.size] = getattr(self, name)[: self.size]
+            setattr(self, name, column)
+        self._capacity = capacity
+
+    # --- writing ---------------------------------------------------------------------------------------------------
+
+    def shape_code(self, job: Job, group: TaskGroup) -> int:
+        """The number of the (job version, group) that allocations are made from. Versions are told apart by their
+        JobModifyIndex, which stays unique when a job is purged and registered again."""
+        key = (*job.key, job.job_modify_index, group.name)
+        code = self._shape_codes.get(key)
+        if code is None:
+            code = self._shape_codes[key] = len(self.shapes)
+            self.shapes.append(Shape(job, group))
+        return code
+
+    def append(
+        self,
+        shape: int,
+        nodes: npt.NDArray[np.uint32],
+        name_indexes: npt.NDArray[np.uint32],
+        *,
+        index: int,
+        now_ns: int,
+    ) -> int:
+        """Adds pending allocations that should run; returns the first of their consecutive rows."""
+        count = len(nodes)
+        first = self.size
+        while first + count > self._capacity:
+            self._grow(self._capacity * 2)
+        rows = slice(first, first + count)
+        self.size += count
+        self.live += count
+        self.shape[rows] = shape
+        self.node[rows] = nodes
+        self.name_index[rows] = name_indexes
+        self.desired[rows] = 0
+        self.client[rows] = 0
+        for column in (self.create_index, self.modify_index, self.alloc_modify_index):
+            column[rows] = index
+        self.create_time[rows] = self.modify_time[rows] = now_ns
+        job_rows = self._by_job.setdefault(self.shapes[shape].job.key, array("I"))
+        job_rows.extend(range(first, first + count))
+        for row, number in enumerate(nodes.tolist(), first):
+            self._by_node.setdefault(number, array("I")).append(row)
+        return first
+
+    def set_origin(
+        self, first: int, count: int, *, eval_id: str, deployment_id: str, metrics: AllocMetric | None
+    ) -> None:
+        """Records the evaluation, deployment and shared placement metrics of consecutive rows."""
+        rows = slice(first, first + count)
+        self.eval[rows] = code = self._evals.code(eval_id)
+        self.deployment[rows] = self._deployments.code(deployment_id)
+        self._by_eval.setdefault(code, array("I")).extend(range(first, first + count))
+        if metrics is not None:
+            for row in range(first, first + count):
+                self._metrics[row] = metrics
+
+    def edit(self, row: int) -> Extra:
+        """The side record of a row, made when it has none."""
+        extra = self._extra.get(row)
+        if extra is None:
+            extra = self._extra[row] = Extra()
+        return extra
+
+    def touch(self, row: int, index: int, now_ns: int, *, by_server: bool) -> None:
+        """Moves the row's modify index; ``by_server`` also moves the one that its node watches."""
+        self.modify_index[row] = index
+        self.modify_time[row] = now_ns
+        if by_server:
+            self.alloc_modify_index[row] = index
+
+    def set_eval(self, row: int, eval_id: str) -> None:
+        """The evaluation that last decided about the row."""
+        code = self._evals.code(eval_id)
+        if int(self.eval[row]) != code:
+            self.eval[row] = code
+            self._by_eval.setdefault(code, array("I")).append(row)
+
+    def set_deployment(self, row: int, deployment_id: str) -> None:
+        """The deployment that the row belongs to."""
+        self.deployment[row] = self._deployments.code(deployment_id)
+
+    def remove(self, rows: Iterable[int]) -> None:
+        """Forgets rows for good; their ids become unknown."""
+        gone = set(rows)
+        jobs = {self.shapes[int(self.shape[row])].job.key for row in gone}
+        nodes = {int(self.node[row]) for row in gone}
+        evals = {int(self.eval[row]) for row in gone}
+        for key in sorted(jobs):
+            _drop(self._by_job, key, gone)
+        for number in sorted(nodes):
+            _drop(self._by_node, number, gone)
+        for code in sorted(evals):
+            _drop(self._by_eval, code, gone)
+        for row in gone:
+            self.desired[row] = _GONE
+            self._extra.pop(row, None)
+            self._metrics.pop(row, None)
+        self.live -= len(gone)
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def row(self, alloc_id: str) -> int | None:
+        """The row of an id, if it is stored."""
+        row = self.ids.row(alloc_id)
+        if row is None or row >= self.size or self.desired[row] == _GONE:
+            return None
+        return row
+
+    def extra(self, row: int) -> Extra:
+        """The side record of a row, for reading only."""
+        return self._extra.get(row, _NO_EXTRA)
+
+    def shape_of(self, row: int) -> Shape:
+        """The (job version, group) of a row."""
+        return self.shapes[int(self.shape[row])]
+
+    def is_over(self, row: int) -> bool:
+        """Whether its client declared it over."""
+        return bool(_CLIENT_OVER[self.client[row]])
+
+    def over(self, rows: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
+        """Which of the rows their clients declared over."""
+        return _CLIENT_OVER[self.client[rows]]
+
+    def rows_by_job(self, key: tuple[str, str]) -> Iterable[int]:
+        """Rows of a job, oldest first."""
+        return self._by_job.get(key, ())
+
+    def rows_by_node(self, number: int) -> Iterable[int]:
+        """Rows of a node, oldest first."""
+        return self._by_node.get(number, ())
+
+    def rows_by_eval(self, eval_id: str) -> Iterable[int]:
+        """Rows that an evaluation last decided about."""
+        return self._by_eval.get(self._evals.find(eval_id), ())
+
+    def rows_by_deployment(self, deployment_id: str) -> list[int]:
+        """Rows of a deployment."""
+        code = self._deployments.find(deployment_id)
+        if code <= 0:
+            return []
+        mask = (self.deployment[: self.size] == code) & (self.desired[: self.size] != _GONE)
+        return [int(row) for row in np.flatnonzero(mask)]
+
+    def rows(self) -> Iterator[int]:
+        """Every stored row, oldest first."""
+        return iter(np.flatnonzero(self.desired[: self.size] != _GONE).tolist())
+
+    def rows_by_prefix(self, prefix: str) -> list[int]:
+        """Rows whose id begins with the hex digits (hyphens are ignored), in id order."""
+        digits = prefix.replace("-", "").lower()
+        halves = self.ids.first_halves(np.arange(self.size, dtype=np.uint64))
+        head = digits[:16]
+        if head:
+            shift = np.uint64(64 - 4 * len(head))
+            mask = (halves >> shift) == np.uint64(int(head, 16))
+        else:
+            mask = np.ones(self.size, dtype=np.bool_)
+        mask &= self.desired[: self.size] != _GONE
+        found = np.flatnonzero(mask)
+        found = found[np.argsort(halves[found], kind="stable")]
+        rows = [int(row) for row in found]
+        if len(digits) > 16:
+            rows = [row for row in rows if self.ids.uuid(row).replace("-", "").startswith(digits)]
+        return rows
+
+    def name(self, row: int) -> str:
+        """``<job>.<group>[<index>]``."""
+        shape = self.shape_of(row)
+        return f"{shape.job.id}.{shape.group.name}[{self.name_index[row]}]"
+
+    def stub(self, row: int, node_name: str, node_id: str) -> AllocListStub:
+        """The row as it stands in lists."""
+        shape, extra = self.shape_of(row), self.extra(row)
+        job = shape.job
+        return AllocListStub(
+            id=self.ids.uuid(row),
+            eval_id=self._evals.words[self.eval[row]],
+            name=self.name(row),
+            namespace=job.namespace,
+            node_id=node_id,
+            node_name=node_name,
+            job_id=job.id,
+            job_type=job.type,
+            job_version=job.version,
+            task_group=shape.group.name,
+            desired_status=DESIRED[self.desired[row]],
+            desired_description=extra.desired_description,
+            client_status=CLIENT[self.client[row]],
+            client_description=extra.client_description,
+            desired_transition=extra.transition or _NO_TRANSITION,
+            task_states=extra.task_states,
+            deployment_status=extra.deployment_status,
+            followup_eval_id=extra.followup_eval_id,
+            next_allocation=self._uuid_or_empty(extra.next),
+            reschedule_tracker=extra.tracker,
+            preempted_allocations=extra.preempted,
+            preempted_by_allocation=extra.preempted_by,
+            create_index=int(self.create_index[row]),
+            modify_index=int(self.modify_index[row]),
+            create_time_ns=int(self.create_time[row]),
+            modify_time_ns=int(self.modify_time[row]),
+        )
+
+    def record(self, row: int, node_name: str, node_id: str) -> Allocation:
+        """The row as a full allocation, with its job."""
+        shape, extra = self.shape_of(row), self.extra(row)
+        job = shape.job
+        return Allocation(
+            id=self.ids.uuid(row),
+            namespace=job.namespace,
+            eval_id=self._evals.words[self.eval[row]],
+            name=self.name(row),
+            node_id=node_id,
+            node_name=node_name,
+            job_id=job.id,
+            job=job,
+            task_group=shape.group.name,
+            resources=shape.resources,
+            shared_resources=shape.shared_resources,
+            task_resources=shape.task_resources,
+            allocated_resources=given_resources(shape, extra.ports, extra.reserved_cores, extra.devices),
+            metrics=extra.metrics or self._metrics.get(row),
+            desired_status=DESIRED[self.desired[row]],
+            desired_description=extra.desired_description,
+            desired_transition=extra.transition or _NO_TRANSITION,
+            client_status=CLIENT[self.client[row]],
+            client_description=extra.client_description,
+            task_states=extra.task_states,
+            alloc_states=extra.alloc_states,
+            previous_allocation=self._uuid_or_empty(extra.previous),
+            next_allocation=self._uuid_or_empty(extra.next),
+            deployment_id=self._deployments.words[self.deployment[row]],
+            deployment_status=extra.deployment_status,
+            reschedule_tracker=extra.tracker,
+            network_status=extra.network_status,
+            followup_eval_id=extra.followup_eval_id,
+            preempted_allocations=extra.preempted,
+            preempted_by_allocation=extra.preempted_by,
+            create_index=int(self.create_index[row]),
+            modify_index=int(self.modify_index[row]),
+            alloc_modify_index=int(self.alloc_modify_index[row]),
+            create_time_ns=int(self.create_time[row]),
+            modify_time_ns=int(self.modify_time[row]),
+        )
+
+    def _uuid_or_empty(self, row: int) -> str:
+        return self.ids.uuid(row) if row >= 0 else ""
+
+
+def _drop(index: dict[Any, array[int]], key: Any, gone: set[int]) -> None:
+    rows = array("I", (row for row in index.get(key, ()) if row not in gone))
+    if rows:
+        index[key] = rows
+    else:
+        index.pop(key, None)

@@ -1,0 +1,141 @@
+"""Commands about allocations and evaluations, and garbage collection."""
+
+from __future__ import annotations
+
+from nomadpy.model import alloc as a
+from nomadpy.model.alloc import AllocState, AllocUpdate
+from nomadpy.model.errors import Conflict, NotFound
+from nomadpy.model.resources import AllocatedPort
+from nomadpy.state import commands as c
+from nomadpy.state.allocs import CLIENT, CLIENT_CODE
+from nomadpy.state.apply.evals import put_evals, refresh_status
+from nomadpy.state.store import StateStore
+
+COUNTER = {"pending": "starting"}
+
+
+def update_evals(store: StateStore, index: int, command: c.UpdateEvals) -> None:
+    """Stores evaluations, new or changed."""
+    put_evals(store, index, command.now_ns, command.evals)
+
+
+def update_from_clients(store: StateStore, index: int, command: c.UpdateAllocs) -> None:
+    """Takes over what nodes report; reports of allocations that are gone are ignored."""
+    keys: dict[tuple[str, str], None] = {}
+    nodes: dict[int, None] = {}
+    for update in command.updates:
+        row = store.allocs.row(update.id)
+        if row is None:
+            continue
+        _take_report(store, index, command.now_ns, row, update)
+        keys[store.allocs.shape_of(row).job.key] = None
+        nodes[int(store.allocs.node[row])] = None
+    for number in nodes:
+        node = store.nodes.nodes[number]
+        if node is not None:
+            store.nodes.nodes[number] = node.replace(last_alloc_update_index=index)
+    if keys:
+        store.touch("allocs")
+    put_evals(store, index, command.now_ns, command.evals)
+    for key in keys:
+        refresh_status(store, index, key)
+
+
+def _take_report(store: StateStore, index: int, now_ns: int, row: int, update: AllocUpdate) -> None:
+    extra = store.allocs.edit(row)
+    extra.task_states = update.task_states
+    extra.client_description = update.client_description
+    if update.deployment_status is not None and (
+        extra.deployment_status is None or extra.deployment_status.healthy is None
+    ):
+        canary = extra.deployment_status.canary if extra.deployment_status else False
+        extra.deployment_status = update.deployment_status.replace(canary=canary, modify_index=index)
+    if update.network_status is not None:
+        extra.network_status = update.network_status
+    set_client_status(store, index, now_ns, row, update.client_status)
+    store.allocs.touch(row, index, update.modify_time_ns or now_ns, by_server=False)
+
+
+def set_client_status(store: StateStore, index: int, now_ns: int, row: int, status: str) -> None:
+    """Changes what the client says of an allocation, with all that is counted by it: the node's use of resources and
+    ports, and the job's summary."""
+    table = store.allocs
+    old = CLIENT[table.client[row]]
+    if status == old or status not in CLIENT_CODE:
+        return
+    was_over = table.is_over(row)
+    table.client[row] = CLIENT_CODE[status]
+    shape, number = table.shape_of(row), int(table.node[row])
+    if table.is_over(row) != was_over:
+        if was_over:
+            store.nodes.use(number, shape.demand, table.extra(row).ports)
+        else:
+            store.nodes.release(number, shape.demand)
+            if table.extra(row).ports:
+                store.nodes.set_ports(number, live_ports(store, number))
+    if a.UNKNOWN in (status, old):
+        extra = table.edit(row)
+        extra.alloc_states = (*extra.alloc_states, AllocState(value=status, time_ns=now_ns))
+    changes = {COUNTER.get(old, old): -1, COUNTER.get(status, status): 1}
+    store.jobs.count(shape.job.key, shape.group.name, index, **changes)
+    store.touch("job_summary")
+
+
+def live_ports(store: StateStore, number: int) -> list[AllocatedPort]:
+    """The ports that allocations on a node hold."""
+    table = store.allocs
+    return [port for row in table.rows_by_node(number) if not table.is_over(row) for port in table.extra(row).ports]
+
+
+def update_transitions(store: StateStore, index: int, command: c.UpdateAllocTransitions) -> None:
+    """Records what operators or the drainer want of allocations."""
+    rows = {alloc_id: store.allocs.row(alloc_id) for alloc_id in command.transitions}
+    unknown = next((alloc_id for alloc_id, row in rows.items() if row is None), None)
+    if unknown is not None:
+        raise NotFound("allocation not found")
+    for alloc_id, transition in command.transitions.items():
+        row = rows[alloc_id]
+        assert row is not None
+        extra = store.allocs.edit(row)
+        old = extra.transition or a.DesiredTransition()
+        extra.transition = a.DesiredTransition(
+            migrate=_newer(transition.migrate, old.migrate),
+            reschedule=_newer(transition.reschedule, old.reschedule),
+            force_reschedule=_newer(transition.force_reschedule, old.force_reschedule),
+            no_shutdown_delay=_newer(transition.no_shutdown_delay, old.no_shutdown_delay),
+            migrate_disable_placement=_newer(transition.migrate_disable_placement, old.migrate_disable_placement),
+        )
+        store.allocs.touch(row, index, command.now_ns, by_server=True)
+    store.touch("allocs")
+    put_evals(store, index, command.now_ns, command.evals)
+
+
+def _newer(new: bool | None, old: bool | None) -> bool | None:
+    return old if new is None else new
+
+
+def collect(store: StateStore, index: int, command: c.Collect) -> None:
+    """Removes what garbage collection chose. An allocation that its client has not declared over is refused."""
+    rows = [row for alloc_id in command.alloc_ids if (row := store.allocs.row(alloc_id)) is not None]
+    if any(not store.allocs.is_over(row) for row in rows):
+        raise Conflict("an allocation that still runs cannot be collected")
+    store.allocs.remove(rows)
+    for eval_id in command.eval_ids:
+        evaluation = store.evals.pop(eval_id, None)
+        if evaluation is not None:
+            store.evals_by_job.get((evaluation.namespace, evaluation.job_id), {}).pop(eval_id, None)
+    for deployment_id in command.deployment_ids:
+        deployment = store.deployments.pop(deployment_id, None)
+        if deployment is not None:
+            store.deployments_by_job.get((deployment.namespace, deployment.job_id), {}).pop(deployment_id, None)
+    for namespace, job_id in command.jobs:
+        store.jobs.remove((namespace, job_id))
+    for table, what in (
+        ("allocs", rows),
+        ("evals", command.eval_ids),
+        ("deployments", command.deployment_ids),
+        ("jobs", command.jobs),
+        ("job_summary", command.jobs),
+    ):
+        if what:
+            store.touch(table)

@@ -1,0 +1,89 @@
+"""The jobs, their versions, summaries, submissions and scaling events."""
+
+from __future__ import annotations
+
+from nomadpy.model.job import Job, JobSubmission, JobSummary, ScalingEvent, TaskGroupSummary
+
+Key = tuple[str, str]
+
+SCALING_EVENTS_KEPT = 20
+
+
+class JobTable:
+    """Everything about jobs, keyed by (namespace, id). Only ``apply`` writes."""
+
+    def __init__(self, tracked_versions: int) -> None:
+        self.tracked_versions = tracked_versions
+        self.current: dict[Key, Job] = {}
+        self.versions: dict[Key, tuple[Job, ...]] = {}
+        self.submissions: dict[Key, dict[int, JobSubmission]] = {}
+        self.summaries: dict[Key, JobSummary] = {}
+        self.scaling_events: dict[Key, dict[str, tuple[ScalingEvent, ...]]] = {}
+        self.periodic_launches: dict[Key, int] = {}
+        self.children: dict[Key, dict[str, None]] = {}
+
+    def put_version(self, job: Job) -> None:
+        """Stores a new version as the current one and trims the old ones. Tagged versions are kept for ever; the newest
+        stable one is never the one that goes."""
+        key = job.key
+        kept = [job, *self.versions.get(key, ())]
+        untagged = [version for version in kept if version.version_tag is None]
+        if len(untagged) > self.tracked_versions:
+            newest_stable = next((version for version in untagged if version.stable), None)
+            candidates = [version for version in untagged[1:] if version is not newest_stable]
+            oldest = candidates[-1]
+            kept.remove(oldest)
+            self.submissions.get(key, {}).pop(oldest.version, None)
+        self.versions[key] = tuple(kept)
+        self.current[key] = job
+        if job.parent_id:
+            self.children.setdefault((job.namespace, job.parent_id), {})[job.id] = None
+
+    def rewrite(self, job: Job) -> None:
+        """Replaces the record of a version (status, stability or tag changed), current or not."""
+        key = job.key
+        self.versions[key] = tuple(job if old.version == job.version else old for old in self.versions.get(key, ()))
+        if self.current[key].version == job.version:
+            self.current[key] = job
+
+    def version(self, key: Key, version: int) -> Job | None:
+        """A tracked version of a job."""
+        return next((job for job in self.versions.get(key, ()) if job.version == version), None)
+
+    def remove(self, key: Key) -> None:
+        """Forgets a job with all that hangs on it."""
+        job = self.current.pop(key, None)
+        for table in (self.versions, self.submissions, self.summaries, self.scaling_events, self.periodic_launches):
+            table.pop(key, None)
+        if job is not None and job.parent_id:
+            siblings = self.children.get((job.namespace, job.parent_id), {})
+            siblings.pop(job.id, None)
+
+    def add_scaling_event(self, key: Key, group: str, event: ScalingEvent) -> None:
+        """Remembers a scaling event, newest first."""
+        events = self.scaling_events.setdefault(key, {})
+        events[group] = (event, *events.get(group, ()))[:SCALING_EVENTS_KEPT]
+
+    def ensure_summary(self, job: Job, index: int) -> None:
+        """Gives the job's summary a line for each of its groups."""
+        old = self.summaries.get(job.key)
+        lines = dict(old.summary) if old else {}
+        for group in job.task_groups:
+            lines.setdefault(group.name, TaskGroupSummary())
+        self.summaries[job.key] = JobSummary(
+            job_id=job.id,
+            namespace=job.namespace,
+            summary=lines,
+            children=old.children if old else JobSummary().children,
+            create_index=old.create_index if old else index,
+            modify_index=index,
+        )
+
+    def count(self, key: Key, group: str, index: int, **changes: int) -> None:
+        """Adds to the counters of a group's summary line; none falls below zero."""
+        summary = self.summaries.get(key)
+        if summary is None:
+            return
+        line = summary.summary.get(group, TaskGroupSummary())
+        line = line.replace(**{name: max(0, getattr(line, name) + by) for name, by in changes.items()})
+        self.summaries[key] = summary.replace(summary={**summary.summary, group: line}, modify_index=index)

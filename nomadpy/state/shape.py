@@ -1,0 +1,89 @@
+"""What all allocations of one group of one job version have in common."""
+
+from __future__ import annotations
+
+from nomadpy.model.demand import Demand, group_demand
+from nomadpy.model.job import Job, TaskGroup
+from nomadpy.model.resources import (
+    AllocatedCpu,
+    AllocatedDevice,
+    AllocatedMemory,
+    AllocatedPort,
+    AllocatedResources,
+    AllocatedSharedResources,
+    AllocatedTaskResources,
+    NetworkResource,
+    Port,
+    Resources,
+)
+
+
+class Shape:
+    """A group of a job version, with everything that follows from it computed once."""
+
+    def __init__(self, job: Job, group: TaskGroup) -> None:
+        self.job = job
+        self.group = group
+        self.demand: Demand = group_demand(group)
+        disk_mb = group.ephemeral_disk.size_mb if group.ephemeral_disk else 0
+        self.base = AllocatedResources(
+            tasks={
+                task.name: AllocatedTaskResources(
+                    cpu=AllocatedCpu(cpu_shares=task.resources.cpu),
+                    memory=AllocatedMemory(
+                        memory_mb=task.resources.memory_mb, memory_max_mb=task.resources.memory_max_mb
+                    ),
+                )
+                for task in group.tasks
+            },
+            task_lifecycles={task.name: task.lifecycle for task in group.tasks},
+            shared=AllocatedSharedResources(networks=group.networks[:1], disk_mb=disk_mb),
+        )
+        self.task_resources = {task.name: task.resources for task in group.tasks}
+        self.resources = Resources(
+            cpu=sum(task.resources.cpu for task in group.tasks),
+            memory_mb=sum(task.resources.memory_mb for task in group.tasks),
+            disk_mb=disk_mb,
+            networks=group.networks[:1],
+        )
+        self.shared_resources = Resources(disk_mb=disk_mb, networks=group.networks[:1])
+
+
+def given_resources(
+    shape: Shape,
+    ports: tuple[AllocatedPort, ...],
+    cores: dict[str, tuple[int, ...]],
+    devices: dict[str, tuple[AllocatedDevice, ...]],
+) -> AllocatedResources:
+    """What one allocation was given: the shape's resources with its own ports, cores and devices filled in."""
+    base = shape.base
+    if ports:
+        network = _assigned(shape.group.networks[0], ports) if shape.group.networks else NetworkResource()
+        shared = AllocatedSharedResources(networks=(network,), disk_mb=base.shared.disk_mb, ports=ports)
+        base = base.replace(shared=shared)
+    if not cores and not devices:
+        return base
+    tasks = dict(base.tasks)
+    for name, given in cores.items():
+        tasks[name] = tasks[name].replace(cpu=tasks[name].cpu.replace(reserved_cores=given))
+    for name, held in devices.items():
+        tasks[name] = tasks[name].replace(devices=held)
+    return base.replace(tasks=tasks)
+
+
+def _assigned(network: NetworkResource, ports: tuple[AllocatedPort, ...]) -> NetworkResource:
+    by_label = {port.label: port for port in ports}
+
+    def fill(wanted: tuple[Port, ...]) -> tuple[Port, ...]:
+        return tuple(
+            port.replace(value=by_label[port.label].value, to=by_label[port.label].to)
+            if port.label in by_label
+            else port
+            for port in wanted
+        )
+
+    return network.replace(
+        ip=ports[0].host_ip,
+        reserved_ports=fill(network.reserved_ports),
+        dynamic_ports=fill(network.dynamic_ports),
+    )
