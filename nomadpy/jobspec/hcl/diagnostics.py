@@ -140,6 +140,14 @@ class HclErrors(Invalid):
         super().__init__("\n".join(render_line(found) for found in self.diagnostics))
 
 
+class SyntaxFailure(Exception):
+    """Parsing of one item stopped; the body parser collects the diagnostic and goes on after it."""
+
+    def __init__(self, summary: str, detail: str, where: SourceRange) -> None:
+        super().__init__(summary)
+        self.diagnostic = Diagnostic("error", summary, detail, where)
+
+
 def error(summary: str, detail: str, where: SourceRange | None, suggestion: str | None = None) -> HclErrors:
     """A single-error exception, ready to raise."""
     return HclErrors([Diagnostic("error", summary, detail, where, suggestion)])

@@ -43,10 +43,8 @@ _NORMAL = re.compile(
     )""",
     re.VERBOSE | re.DOTALL,
 )
-_QUOTED = re.compile(r'(?:[^"\\$%\r\n]|\\[^\r\n]|\$\$\{|%%\{|\$(?!\{)|%(?!\{)|\r(?!\n))+')
-_HEREDOC_LINE = re.compile(r"(?:[^$%\n]|\$\$\{|%%\{|\$(?!\{)|%(?!\{))*\n?")
-
-_QUOTE_MODE = 0
+_QUOTED = re.compile(r'(?:[^"\\$%\r\n]++|\\[^\r\n]|\$\$\{|%%\{|\$(?!\{)|%(?!\{)|\r(?!\n))++')
+_HEREDOC_LINE = re.compile(r"(?:[^$%\n]++|\$\$\{|%%\{|\$(?!\{)|%(?!\{))*+\n?")
 
 
 class _Scanner:
@@ -64,21 +62,23 @@ class _Scanner:
         self.found.append(Diagnostic("error", summary, detail, where))
 
     def run(self) -> None:
-        while True:
-            mode = self.modes[-1]
-            if isinstance(mode, int):
-                if self.normal(mode):
-                    return
-            elif mode.kind == OQUOTE:
-                self.quoted(mode)
-            else:
-                self.heredoc(mode)
+        while self.step():
             if len(self.tokens) > TOKENS_MAX:
-                raise error(
-                    "File too large",
-                    f"The file has more than {TOKENS_MAX} tokens.",
-                    SourceRange(self.source, self.at, self.at),
-                )
+                where = SourceRange(self.source, self.at, self.at)
+                raise error("File too large", f"The file has more than {TOKENS_MAX} tokens.", where)
+
+    def step(self) -> bool:
+        """Scan until the mode changes; False at the end of the file."""
+        mode = self.modes[-1]
+        if isinstance(mode, int):
+            return not self.normal(mode)
+        if mode.kind == OQUOTE:
+            self.quoted(mode)
+        elif mode.kind == OHEREDOC:
+            self.heredoc(mode)
+        else:
+            return self.bare_template()
+        return True
 
     def normal(self, depth: int) -> bool:
         """Scan until the mode changes; True at the end of the file."""
@@ -98,7 +98,7 @@ class _Scanner:
                         return False
                     depth -= kind == "}" and depth > 0
             tokens.append(Token(kind, start, at))
-            if kind == OQUOTE or kind == OHEREDOC:
+            if kind in (OQUOTE, OHEREDOC):
                 self.modes[-1] = depth
                 self.modes.append(tokens[-1])
                 self.at = at
@@ -178,6 +178,18 @@ class _Scanner:
             self.at += self.text.startswith("\\", self.at)
         self.tokens.append(Token(CQUOTE, self.at, self.at))
 
+    def bare_template(self) -> bool:
+        """Scan a text that is a template as a whole; False at its end."""
+        line = _HEREDOC_LINE.match(self.text, self.at)
+        assert line is not None
+        if line.end() > self.at:
+            self.tokens.append(Token(HEREDOC_LIT, self.at, line.end()))
+            self.at = line.end()
+        elif not self.sequence():
+            self.tokens.append(Token(EOF, self.at, self.at))
+            return False
+        return True
+
     def heredoc(self, opened: Token) -> None:
         text = self.text
         marker = text[opened.start : opened.end].lstrip("<-").strip()
@@ -238,33 +250,6 @@ def tokenize(source: Source, *, template: bool = False) -> tuple[list[Token], li
     """
     scanner = _Scanner(source)
     if template:
-        _scan_bare_template(scanner)
-    else:
-        scanner.run()
+        scanner.modes = [Token("template", 0, 0)]
+    scanner.run()
     return scanner.tokens, scanner.found
-
-
-def _scan_bare_template(scanner: _Scanner) -> None:
-    text = scanner.text
-    scanner.modes = []
-    while True:
-        if not scanner.modes:
-            line = _HEREDOC_LINE.match(text, scanner.at)
-            assert line is not None
-            if line.end() > scanner.at:
-                scanner.tokens.append(Token(HEREDOC_LIT, scanner.at, line.end()))
-                scanner.at = line.end()
-            elif not scanner.sequence():
-                scanner.tokens.append(Token(EOF, scanner.at, scanner.at))
-                return
-            continue
-        mode = scanner.modes[-1]
-        if isinstance(mode, int):
-            if scanner.normal(mode):
-                return
-        elif mode.kind == OQUOTE:
-            scanner.quoted(mode)
-        else:
-            scanner.heredoc(mode)
-        if len(scanner.tokens) > TOKENS_MAX:
-            raise error("File too large", f"The text has more than {TOKENS_MAX} tokens.", None)
