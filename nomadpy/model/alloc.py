@@ -279,7 +279,7 @@ class ResourceUsageCpu(Noun):
 
 class ResourceUsage(Noun):
     memory_stats: ResourceUsageMemory = ResourceUsageMemory()
-    cpu_stats: ResourceUsageCpu = ResourceUsageCpu()
+    cpu_stats: ResourceUsageCpu = field(default=ResourceUsageCpu(), name="CpuStats")
     device_stats: tuple[dict[str, Any], ...] = ()
 
 
