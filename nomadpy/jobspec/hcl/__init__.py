@@ -3,7 +3,9 @@
 It knows nothing of jobs. A decoder uses it like this::
 
     body = hcl.parse_any(text, "web.nomad.hcl")         # raises HclErrors with every syntax error
-    scope = hcl.Scope({"var": {...}, "local": {...}}, hcl.Surroundings(base_dir=path, rng=random.Random()))
+    sources = hcl.VariableSources(environment=..., files=[(name, text)], flags=["a=b"], strict=True)
+    resolved = hcl.resolve(body, sources, hcl.Surroundings(base_dir=path, rng=random.Random()))
+    scope = resolved.scope                               # knows `var` and `local`; base_dir None: no files
     top = hcl.shape(body, {"job": 1})                    # a no-op for native syntax
     for each in hcl.expand_dynamic(top.blocks[0].body, scope, allowed.__contains__, labels_by_type):
         each.block, each.scope                           # an ordinary block, and where to evaluate its body
@@ -31,6 +33,7 @@ from nomadpy.jobspec.hcl.diagnostics import (
 )
 from nomadpy.jobspec.hcl.dynamic import ScopedBlock, expand_dynamic
 from nomadpy.jobspec.hcl.evaluate import evaluate
+from nomadpy.jobspec.hcl.formatter import format
 from nomadpy.jobspec.hcl.functions import function_names
 from nomadpy.jobspec.hcl.json_syntax import is_json, parse_any, parse_json, shape
 from nomadpy.jobspec.hcl.parser import parse, parse_expression
@@ -52,12 +55,15 @@ from nomadpy.jobspec.hcl.types import (
     type_of,
 )
 from nomadpy.jobspec.hcl.values import HclList, HclMap, HclSet, Value, elements, equal, number_text, to_python
+from nomadpy.jobspec.hcl.variable_blocks import Validation, Variable
+from nomadpy.jobspec.hcl.variables import Assignment, Resolved, VariableSources, resolve
 
 __all__ = [
     "ANY",
     "BOOL",
     "NUMBER",
     "STRING",
+    "Assignment",
     "Attribute",
     "Block",
     "Body",
@@ -70,13 +76,17 @@ __all__ = [
     "HclMap",
     "HclSet",
     "Literal",
+    "Resolved",
     "Scope",
     "ScopedBlock",
     "Source",
     "SourceRange",
     "Surroundings",
     "Type",
+    "Validation",
     "Value",
+    "Variable",
+    "VariableSources",
     "constant_scope",
     "convert",
     "elements",
@@ -84,6 +94,7 @@ __all__ = [
     "error",
     "evaluate",
     "expand_dynamic",
+    "format",
     "function_names",
     "is_json",
     "kind_of",
@@ -97,6 +108,7 @@ __all__ = [
     "parse_type",
     "render",
     "render_line",
+    "resolve",
     "set_of",
     "shape",
     "span",

@@ -9,6 +9,7 @@ from decimal import Decimal
 
 from nomadpy.jobspec.hcl import lexer
 from nomadpy.jobspec.hcl.diagnostics import HclErrors, Source, SourceRange, SyntaxFailure, error
+from nomadpy.jobspec.hcl.escapes import unescape
 from nomadpy.jobspec.hcl.lexer import Token
 from nomadpy.jobspec.hcl.syntax import (
     Access,
@@ -52,8 +53,6 @@ _PRECEDENCE = {
     "%": 6,
 }
 _KEYWORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None}
-_ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.)|\$\$\{|%%\{", re.DOTALL)
-_SIMPLE_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\"}
 _LEGACY_INDEX = re.compile(r"[0-9]+(?:\.[0-9]+)?\Z")
 
 
@@ -461,7 +460,7 @@ class ExpressionParser:
         self.advance()
         pieces: list[str] = []
         while self.kind == lexer.QUOTED_LIT:
-            pieces.append(self.unescape(self.token))
+            pieces.append(unescape(self.source, self.token))
             self.advance()
         if self.kind != lexer.CQUOTE:
             detail = (
@@ -471,34 +470,6 @@ class ExpressionParser:
             raise SyntaxFailure("Invalid string literal", detail, opening)
         self.advance()
         return "".join(pieces)
-
-    def unescape(self, token: Token) -> str:
-        """The meaning of a quoted literal; a heredoc literal has no backslash escapes."""
-        raw = self.text_of(token)
-        if token.kind == lexer.HEREDOC_LIT:
-            return raw.replace("$${", "${").replace("%%{", "%{")
-        if "\\" not in raw and "{" not in raw:
-            return raw
-        return _ESCAPE.sub(lambda found: self.escape(found, token), raw)
-
-    def escape(self, found: re.Match[str], token: Token) -> str:
-        selector = found.group(1)
-        if selector is None:
-            return found.group()[1:]
-        simple = _SIMPLE_ESCAPES.get(selector)
-        if simple is not None:
-            return simple
-        where = self.range_of(token.start + found.start(), token.start + found.end())
-        if len(selector) > 1:
-            code = int(selector[1:], 16)
-            if code <= 0x10FFFF and not 0xD800 <= code <= 0xDFFF:
-                return chr(code)
-            raise SyntaxFailure("Invalid escape sequence", "This is not a Unicode character.", where)
-        detail = f"The symbol {selector!r} is not a valid escape sequence selector."
-        if selector in "uU":
-            digits = 4 if selector == "u" else 8
-            detail = f"The \\{selector} escape sequence must be followed by {digits} hexadecimal digits."
-        raise SyntaxFailure("Invalid escape sequence", detail, where)
 
     def quoted_template(self) -> Expression:
         start = self.token.start
@@ -510,7 +481,7 @@ class ExpressionParser:
             return Literal(value="", range=self.range_of(start, self.previous_end))
         if following.kind == lexer.QUOTED_LIT and self.tokens[self.at + 2].kind == lexer.CQUOTE:
             # Nearly every string is plain, so it skips the template machinery.
-            value = self.unescape(following)
+            value = unescape(self.source, following)
             self.at += 2
             self.look()
             self.advance()

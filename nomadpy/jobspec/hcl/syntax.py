@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import TypeAlias
 
@@ -183,3 +183,15 @@ class Body(Node, frozen=True, eq=False):
     blocks: tuple[Block, ...]
     end_range: SourceRange
     json: tuple[ObjectExpression, ...] | None = None
+
+
+def walk(expression: Node) -> Iterator[Node]:
+    """The node and every node below it, without recursion."""
+    pending: list[object] = [expression]
+    while pending:
+        found = pending.pop()
+        if isinstance(found, tuple):
+            pending.extend(found)
+        elif isinstance(found, Node):
+            yield found
+            pending.extend(getattr(found, field) for field in found.__struct_fields__)

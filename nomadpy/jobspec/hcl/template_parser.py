@@ -12,6 +12,7 @@ import msgspec
 
 from nomadpy.jobspec.hcl import lexer
 from nomadpy.jobspec.hcl.diagnostics import SourceRange, SyntaxFailure
+from nomadpy.jobspec.hcl.escapes import unescape
 from nomadpy.jobspec.hcl.syntax import (
     Expression,
     ForDirective,
@@ -80,7 +81,7 @@ class TemplateParser:
         while parser.kind != self.end:
             kind = parser.kind
             if kind == lexer.QUOTED_LIT or kind == lexer.HEREDOC_LIT:
-                text = parser.unescape(parser.token)
+                text = unescape(parser.source, parser.token)
                 self.pieces.append(_Text(text.lstrip() if trim_next else text, parser.here()))
                 trim_next = False
                 parser.at += 1

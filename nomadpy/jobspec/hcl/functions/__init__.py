@@ -41,6 +41,9 @@ _MODULES = (
     _times,
 )
 
+FILE_FUNCTIONS = frozenset(
+    {"abspath", "basename", "dirname", "file", "filebase64", "fileexists", "fileset", "pathexpand"}
+)
 SPECIAL_FORMS = frozenset({"can", "convert", "try"})
 
 

@@ -19,7 +19,7 @@ from nomadpy.jobspec.hcl.values import (
 )
 
 Number = int | Decimal
-Sequence = tuple[Any, ...]
+Sequence = tuple[Value, ...]
 
 RANGE_LENGTH_MAX = 1024
 
@@ -32,7 +32,7 @@ def _sequence(at: int, value: Value) -> Sequence:
     return value
 
 
-def _mapping(at: int, value: Value) -> dict[str, Any]:
+def _mapping(at: int, value: Value) -> dict[str, Value]:
     if not isinstance(value, dict):
         raise ArgumentError(at, f"a map or object is required, but have {kind_of(value)}")
     return value
@@ -252,7 +252,9 @@ def zipmap(names: Sequence, items: Value) -> Value:
     sequence = _sequence(1, items)
     if len(names) != len(sequence):
         raise CallFailure(f"number of keys ({len(names)}) does not match number of values ({len(sequence)})")
-    if None in names:
-        raise ArgumentError(0, "contains a null value")
-    entries = dict(zip(names, sequence, strict=True))
+    entries: dict[str, Value] = {}
+    for name, item in zip(names, sequence, strict=True):
+        if not isinstance(name, str):
+            raise ArgumentError(0, "contains a null value")
+        entries[name] = item
     return HclMap(entries) if isinstance(items, HclList) else entries

@@ -143,7 +143,8 @@ def _exponent(text: str) -> str:
 
 def _whole(mode: str, number: int, prefixed: bool) -> str:
     prefix = {"b": "0b", "o": "0", "x": "0x", "X": "0X"}.get(mode, "") if prefixed else ""
-    return ("-" if number < 0 else "") + prefix + format(abs(number), mode)
+    digits = f"{abs(number):{mode}}"
+    return f"{'-' if number < 0 else ''}{prefix}{digits}"
 
 
 def _padded(text: str, width: int, flags: str, *, is_number: bool) -> str:

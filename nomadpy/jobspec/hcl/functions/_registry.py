@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -53,7 +53,7 @@ class CallFailure(Exception):
 
 FUNCTIONS: dict[str, Function] = {}
 
-Implementation = Callable[..., Any]
+Implementation = TypeVar("Implementation", bound=Callable[..., Any])
 
 
 def function(
