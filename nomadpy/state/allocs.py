@@ -111,6 +111,7 @@ class AllocTable:
         self.ids = RowIds(id_key)
         self.size = 0
         self.live = 0
+        self.dirty_nodes: set[int] = set()  # nodes whose orders the entry being applied changed
         self.shapes: list[Shape] = []
         self._shape_codes: dict[tuple[str, str, int, str], int] = {}
         self._extra: dict[int, Extra] = {}
@@ -183,6 +184,7 @@ class AllocTable:
         self.create_time[rows] = self.modify_time[rows] = now_ns
         job_rows = self._by_job.setdefault(self.shapes[shape].job.key, array("I"))
         job_rows.extend(range(first, first + count))
+        self.dirty_nodes.update(nodes.tolist())
         for row, number in enumerate(nodes.tolist(), first):
             self._by_node.setdefault(number, array("I")).append(row)
         return first
@@ -212,6 +214,7 @@ class AllocTable:
         self.modify_time[row] = now_ns
         if by_server:
             self.alloc_modify_index[row] = index
+            self.dirty_nodes.add(int(self.node[row]))
 
     def set_eval(self, row: int, eval_id: str) -> None:
         """The evaluation that last decided about the row."""
@@ -229,6 +232,7 @@ class AllocTable:
         gone = set(rows)
         jobs = {self.shapes[int(self.shape[row])].job.key for row in gone}
         nodes = {int(self.node[row]) for row in gone}
+        self.dirty_nodes.update(nodes)
         evals = {int(self.eval[row]) for row in gone}
         for key in sorted(jobs):
             _drop(self._by_job, key, gone)

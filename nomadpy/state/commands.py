@@ -33,6 +33,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A part of a command."""
 
 
+class InitCluster(Command):
+    """Gives a new cluster its identity; refused when it has one. ``id_key`` (32 hex digits) permutes allocation ids."""
+
+    cluster_id: str = ""
+    id_key: str = ""
+    scheduler_config: SchedulerConfiguration = SchedulerConfiguration()
+
+
 class RegisterJob(Command):
     """Creates or updates a job. ``enforce_index`` is a compare-and-set on ``JobModifyIndex`` (0: must not exist).
     An unchanged specification makes no new version; the evaluations are stored all the same."""
@@ -297,7 +305,8 @@ class ReconcileSummaries(Command):
 
 
 AnyCommand = (
-    RegisterJob
+    InitCluster
+    | RegisterJob
     | RegisterJobs
     | DeregisterJob
     | RecordScalingEvent

@@ -20,6 +20,7 @@ class NodeTable:
         self.size = 0
         self.nodes: list[Node | None] = []
         self.facts_version = 0
+        self.grown: set[int] = set()  # nodes on which the entry being applied made room
         self._numbers: dict[str, int] = {}
         self._identities: list[tuple[str, str]] = []
         self._ports: dict[int, dict[str, int]] = {}
@@ -118,6 +119,8 @@ class NodeTable:
         self._disk[number] = resources.disk.disk_mb - reserved.disk.disk_mb
         self._ready[number] = node.is_ready()
         self.facts_version += 1
+        if node.is_ready():
+            self.grown.add(number)
         return number
 
     def remove(self, node_id: str) -> None:
@@ -152,6 +155,7 @@ class NodeTable:
         self._memory_used[number] -= demand.memory
         self._disk_used[number] -= demand.disk
         self._alloc_count[number] -= 1
+        self.grown.add(number)
 
     def set_ports(self, number: int, ports: Iterable[AllocatedPort]) -> None:
         """Replaces the used ports of a node. Freed ports are recomputed from the remaining allocations, because two

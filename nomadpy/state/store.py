@@ -34,8 +34,10 @@ class StateStore:
 
     def __init__(self, *, id_key: int = 0, tracked_versions: int = TRACKED_VERSIONS) -> None:
         self._index = 0
+        self.cluster_id = ""
         self.table_index: dict[str, int] = {}
         self.touched: set[str] = set()
+        self.changed_evals: list[str] = []
         self.jobs = JobTable(tracked_versions)
         self.allocs = AllocTable(id_key)
         self.nodes = NodeTable()
@@ -61,6 +63,9 @@ class StateStore:
         assert index > self._index, "log indexes only rise"
         self._index = index
         self.touched = set()
+        self.changed_evals = []
+        self.nodes.grown.clear()
+        self.allocs.dirty_nodes.clear()
         if command.request_id and command.request_id in self._requests:
             return self._requests[command.request_id]
         try:
@@ -74,6 +79,10 @@ class StateStore:
             if len(self._requests) > REQUESTS_REMEMBERED:
                 self._requests.popitem(last=False)
         return outcome
+
+    def grown_nodes(self) -> list[int]:
+        """Numbers of the nodes on which the last entry made room, in order of their numbers."""
+        return sorted(self.nodes.grown)
 
     def touch(self, *tables: str) -> None:
         """Notes that the entry being applied changed these tables."""

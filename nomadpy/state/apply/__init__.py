@@ -10,6 +10,7 @@ from nomadpy.state.apply import allocs, jobs, nodes, operator, plans
 from nomadpy.state.store import Handler
 
 HANDLERS: dict[type[c.Command], Handler] = {
+    c.InitCluster: operator.init_cluster,
     c.RegisterJob: jobs.register,
     c.RegisterJobs: jobs.register_many,
     c.DeregisterJob: jobs.deregister,

@@ -24,6 +24,7 @@ def put_evals(store: StateStore, index: int, now_ns: int, evals: Iterable[Evalua
         key = (evaluation.namespace, evaluation.job_id)
         store.evals_by_job.setdefault(key, {})[evaluation.id] = None
         store.touch("evals")
+        store.changed_evals.append(evaluation.id)
         _set_queued(store, index, evaluation)
         refresh_status(store, index, key)
 

@@ -6,12 +6,27 @@ import re
 
 from nomadpy.model.errors import Conflict, Invalid, NotFound
 from nomadpy.state import commands as c
+from nomadpy.state.ids import RowIds
 from nomadpy.state.store import StateStore
 
 _NAMESPACE_NAME = re.compile(r"^[a-zA-Z0-9-]{1,128}$")
 _POOL_NAME = re.compile(r"^[a-zA-Z0-9-_]{1,128}$")
 _BUILT_IN_POOLS = ("all", "default")
 _DESCRIPTION_MAX = 256
+
+
+def init_cluster(store: StateStore, index: int, command: c.InitCluster) -> None:
+    """Gives a new cluster its identity."""
+    if store.cluster_id:
+        raise Conflict("the cluster was initialised before")
+    store.cluster_id = command.cluster_id
+    store.allocs.ids = RowIds(int(command.id_key, 16))
+    store.set_scheduler_config(command.scheduler_config.replace(create_index=index, modify_index=index))
+    for name, namespace in store.namespaces.items():
+        store.namespaces[name] = namespace.replace(create_index=index, modify_index=index)
+    for name, pool in store.node_pools.items():
+        store.node_pools[name] = pool.replace(create_index=index, modify_index=index)
+    store.touch("scheduler_config", "namespaces", "node_pools")
 
 
 def set_scheduler_config(store: StateStore, index: int, command: c.SetSchedulerConfig) -> bool:

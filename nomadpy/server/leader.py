@@ -1,0 +1,93 @@
+"""The leader's duties: loops that wait, decide on the state, and propose what they decided."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from nomadpy.model.errors import NomadError, Unavailable
+from nomadpy.model.time import SECOND
+from nomadpy.server.collect import decide_collection
+from nomadpy.server.node_evals import evals_for_node, node_lost_event
+from nomadpy.server.periodic import launch_commands, next_launch_ns
+from nomadpy.server.worker import Worker
+from nomadpy.state import commands as c
+
+if TYPE_CHECKING:
+    from nomadpy.server.server import Server
+
+log = logging.getLogger(__name__)
+
+_RETRY_S = 1.0
+
+
+async def lead(server: Server) -> None:
+    """Runs every duty until cancelled."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Worker(server).run)
+        nursery.start_soon(_watch_heartbeats, server)
+        nursery.start_soon(_launch_periodic, server)
+        nursery.start_soon(_collect_garbage, server)
+
+
+async def _watch_heartbeats(server: Server) -> None:
+    while True:
+        due = server.heartbeats.next_deadline()
+        wait_s = 1.0 if due is None else max(0.0, (due - server.mono_ns()) / SECOND)
+        await trio.sleep(min(wait_s, 1.0))
+        for node_id in server.heartbeats.expired(server.mono_ns()):
+            await _insist("node.lost", lambda node_id=node_id: _mark_lost(server, node_id))  # type: ignore[misc]
+
+
+async def _mark_lost(server: Server, node_id: str) -> None:
+    node = server.store.node(node_id)
+    if node is None or node.status == "down":
+        return
+    now_ns = server.wall_ns()
+    log.warning("node.heartbeat_missed", extra={"fields": {"node": node_id, "name": node.name}})
+    await server.propose(
+        c.UpdateNodeStatus(
+            now_ns=now_ns,
+            node_id=node_id,
+            status="down",
+            event=node_lost_event(now_ns),
+            evals=tuple(evals_for_node(server, node)),
+        )
+    )
+
+
+async def _launch_periodic(server: Server) -> None:
+    while True:
+        now_ns = server.wall_ns()
+        commands = launch_commands(server, now_ns)
+        for command in commands:
+            await _insist("periodic.launch", lambda command=command: server.propose(command))  # type: ignore[misc]
+        due = next_launch_ns(server.store, server.wall_ns())
+        # The wall clock may jump, so no sleep is longer than a minute.
+        wait_s = 60.0 if due is None else min(60.0, max(0.0, (due - server.wall_ns()) / SECOND))
+        with trio.move_on_after(wait_s):
+            await server.watch.changed("jobs", "periodic_launch")
+
+
+async def _collect_garbage(server: Server) -> None:
+    while True:
+        await trio.sleep(server.config.job_gc_interval_ns / SECOND)
+        for command in decide_collection(server.store, server.config, server.wall_ns()):
+            await _insist("gc", lambda command=command: server.propose(command))  # type: ignore[misc]
+
+
+async def _insist(what: str, action: Callable[[], Awaitable[object]]) -> None:
+    """Carries a duty out, trying again while the log is unavailable; a refusal is logged and left at that."""
+    while True:
+        try:
+            await action()
+            return
+        except Unavailable as error:
+            log.warning("leader.retry", extra={"fields": {"duty": what, "error": error.message}})
+            await trio.sleep(_RETRY_S)
+        except NomadError as error:
+            log.error("leader.refused", extra={"fields": {"duty": what, "error": error.message}})
+            return

@@ -1,0 +1,48 @@
+"""Which evaluations a change of a node calls for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from nomadpy.model.evaluation import TRIGGER_NODE_UPDATE, Evaluation
+from nomadpy.model.node import DISCONNECTED, DOWN, INITIALIZING, READY, Node, NodeEvent
+
+if TYPE_CHECKING:
+    from nomadpy.server.server import Server
+
+
+def evals_for_node(server: Server, node: Node, trigger: str = TRIGGER_NODE_UPDATE) -> Iterator[Evaluation]:
+    """One evaluation per job with allocations on the node, and one per system or sysbatch job that it could run."""
+    store = server.store
+    keys: dict[tuple[str, str], None] = {}
+    for row in store.allocs.rows_by_node(store.node_number(node.id)):
+        keys[store.allocs.shape_of(row).job.key] = None
+    for key, job in store.jobs.current.items():
+        everywhere = job.type in ("system", "sysbatch") and not (job.is_periodic() or job.is_parameterized())
+        if everywhere and not job.stop and _matches(node, job.node_pool, job.datacenters):
+            keys[key] = None
+    for namespace, job_id in sorted(keys):
+        current = store.job(namespace, job_id)
+        if current is None:
+            continue
+        yield server.new_eval(
+            namespace=namespace, job_id=job_id, type=current.type, priority=current.priority, trigger=trigger
+        ).replace(node_id=node.id)
+
+
+def calls_for_evals(old: str, new: str) -> bool:
+    """Whether a node's change of status concerns the scheduler."""
+    if old == new:
+        return False
+    return new == DOWN or DISCONNECTED in (old, new) or (new == READY and old in (INITIALIZING, DOWN))
+
+
+def node_lost_event(now_ns: int) -> NodeEvent:
+    """What the node's list of events says when its heartbeats stopped."""
+    return NodeEvent(message="Node heartbeat missed", subsystem="Cluster", timestamp_ns=now_ns)
+
+
+def _matches(node: Node, pool: str, datacenters: tuple[str, ...]) -> bool:
+    return pool in ("all", node.node_pool) and any(fnmatchcase(node.datacenter, glob) for glob in datacenters)

@@ -1,0 +1,183 @@
+"""A server: the state, the log that changes it, and the duties of its leader.
+
+Everything that changes goes ``propose`` → log → ``_apply`` → state; everything that decides reads the state. What has
+to be told after an entry was applied (waiting queries, the broker) hangs on ``_published``, nothing in the state calls
+back.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+
+import trio
+
+from nomadpy.model.errors import (
+    Bug,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NoLeader,
+    NotFound,
+    Refused,
+)
+from nomadpy.model.evaluation import EVAL_BLOCKED, EVAL_PENDING, Evaluation
+from nomadpy.model.ids import EDGE_RNG, new_uuid
+from nomadpy.model.node import DOWN
+from nomadpy.raft.contract import Apply, Log
+from nomadpy.rpc.contract import ClientEndpoint
+from nomadpy.server.blocked import BlockedEvals
+from nomadpy.server.broker import Broker
+from nomadpy.server.config import ServerConfig
+from nomadpy.server.handlers.fleet import FleetHandlers
+from nomadpy.server.handlers.jobs import JobHandlers
+from nomadpy.server.handlers.launch import LaunchHandlers
+from nomadpy.server.handlers.search import SearchHandlers
+from nomadpy.server.heartbeat import Heartbeats
+from nomadpy.server.node_service import NodeService
+from nomadpy.server.watch import Watch
+from nomadpy.state import commands as c
+from nomadpy.state.store import StateStore
+
+log = logging.getLogger(__name__)
+
+_REFUSALS: dict[str, type[Refused]] = {
+    "invalid": Invalid,
+    "not-found": NotFound,
+    "conflict": Conflict,
+    "forbidden": Forbidden,
+}
+
+
+class Server:
+    """One server. ``make_log`` gets the function that applies entries and returns the log to use."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        make_log: Callable[[Apply], Log],
+        *,
+        rng: random.Random = EDGE_RNG,
+        wall_ns: Callable[[], int] = time.time_ns,
+        mono_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.config = config
+        self.rng = rng
+        self.wall_ns = wall_ns
+        self.mono_ns = mono_ns
+        self.store = StateStore(tracked_versions=config.job_tracked_versions)
+        self.watch = Watch()
+        self.broker = Broker()
+        self.blocked = BlockedEvals()
+        self.heartbeats = Heartbeats(config, rng)
+        self.orders_index: dict[int, int] = {}  # node number → index of the last change to what it should run
+        self.clients: dict[str, ClientEndpoint] = {}
+        self.nodes = NodeService(self)
+        self.jobs = JobHandlers(self)
+        self.launches = LaunchHandlers(self, self.jobs)
+        self.fleet = FleetHandlers(self)
+        self.search = SearchHandlers(self)
+        self.log = make_log(self._apply)
+        self.leading = False
+        self.started_ns = wall_ns()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Restores the state, takes up the leader's duties, reports started, and works until cancelled."""
+        from nomadpy.server.leader import lead
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.log.run)
+            await self._take_office()
+            nursery.start_soon(lead, self)
+            task_status.started()
+
+    # --- changing the state ----------------------------------------------------------------------------------------
+
+    async def propose(self, command: c.Command, *, timeout_s: float = 10.0) -> c.Outcome:
+        """Proposes a command and returns its outcome once it is durable and applied. Raises the refusal as an error;
+        NoLeader, TimedOut and OutcomeUnknown as the log does."""
+        if not self.log.is_leader:
+            raise NoLeader()
+        outcome = await self.log.propose(c.encode(command), timeout_s=timeout_s)
+        if not isinstance(outcome, c.Outcome):
+            raise Bug("the log answered with something that is no outcome")
+        if not outcome.ok:
+            raise _REFUSALS.get(outcome.code, Refused)(outcome.message, status=outcome.status)
+        return outcome
+
+    def _apply(self, index: int, data: bytes) -> c.Outcome:
+        outcome = self.store.apply(index, c.decode(data))
+        self._published()
+        return outcome
+
+    def _published(self) -> None:
+        store = self.store
+        if self.leading:
+            woken = [store.evals[eval_id] for eval_id in store.changed_evals if eval_id in store.evals]
+            woken += self._unblock(store.grown_nodes())
+            self._take_in(woken)
+        for number in store.allocs.dirty_nodes:
+            self.orders_index[number] = store.index
+        self.watch.publish(f"orders:{number}" for number in sorted(store.allocs.dirty_nodes))
+        self.watch.publish(store.touched)
+
+    def _unblock(self, numbers: list[int]) -> list[Evaluation]:
+        if not numbers:
+            return []
+        nodes = [self.store.nodes.nodes[number] for number in numbers]
+        classes = {node.computed_class: None for node in nodes if node is not None and node.is_ready()}
+        return self.blocked.unblock(classes, self.store.index)
+
+    def _take_in(self, evaluations: list[Evaluation]) -> None:
+        now_ns = self.wall_ns()
+        for evaluation in evaluations:
+            if evaluation.status == EVAL_PENDING:
+                self.broker.enqueue(evaluation, now_ns)
+            elif evaluation.status == EVAL_BLOCKED:
+                held_back = self.blocked.block(evaluation) if evaluation.id in self.store.evals else None
+                if held_back is not None:
+                    self.broker.enqueue(held_back, now_ns)
+            else:
+                self.blocked.forget(evaluation.namespace, evaluation.job_id, evaluation.id)
+                self.broker.forget(evaluation.id)
+        if evaluations:
+            self.watch.publish(("broker",))
+
+    async def _take_office(self) -> None:
+        """What a new leader does before anything else: it rebuilds its machines from the state."""
+        if not self.store.cluster_id:
+            command = c.InitCluster(
+                now_ns=self.wall_ns(),
+                cluster_id=new_uuid(self.rng),
+                id_key=f"{self.rng.getrandbits(128):032x}",
+                scheduler_config=self.config.default_scheduler_config,
+            )
+            await self.propose(command)
+        self.leading = True
+        alive = [node.id for node in self.store.nodes if node.status != DOWN]
+        self.heartbeats.expect(alive, self.mono_ns())
+        self._take_in([e for e in self.store.evals.values() if not e.terminal()])
+        log.info("leader.established", extra={"fields": {"index": self.store.index, "nodes": len(alive)}})
+
+    # --- small services for the handlers ---------------------------------------------------------------------------
+
+    def new_eval(self, *, namespace: str, job_id: str, type: str, priority: int, trigger: str) -> Evaluation:
+        """A pending evaluation with a fresh id."""
+        return Evaluation(
+            id=new_uuid(self.rng),
+            namespace=namespace,
+            job_id=job_id,
+            type=type,
+            priority=priority,
+            triggered_by=trigger,
+            status=EVAL_PENDING,
+        )
+
+    def client_of(self, node_id: str) -> ClientEndpoint:
+        """The connection to a node. Raises NotFound when there is none."""
+        client = self.clients.get(node_id)
+        if client is None:
+            raise NotFound("No path to node")
+        return client

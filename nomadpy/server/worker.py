@@ -1,0 +1,202 @@
+"""The worker: takes evaluations from the broker, lets the scheduler decide, and proposes the plans as one entry."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+import trio.lowlevel
+
+from nomadpy.model.errors import NomadError
+from nomadpy.model.evaluation import (
+    EVAL_BLOCKED,
+    EVAL_COMPLETE,
+    EVAL_FAILED,
+    TRIGGER_FAILED_FOLLOW_UP,
+    TRIGGER_MAX_PLANS,
+    Evaluation,
+)
+from nomadpy.model.ids import new_uuid
+from nomadpy.model.time import SECOND
+from nomadpy.scheduler import Decision, Fleet, schedule
+from nomadpy.server.broker import FOLLOW_UP_DELAY_NS, FOLLOW_UP_SPREAD_NS, Delivery, cancelled
+from nomadpy.state import commands as c
+from nomadpy.state.store import StateStore
+
+if TYPE_CHECKING:
+    from nomadpy.server.server import Server
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 5
+_SUPERSEDED = "cancelled due to a newer evaluation of the job"
+
+
+class Worker:
+    """The leader's one scheduler. One is enough: it decides whole batches, so plans never conflict."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        server = self._server
+        while True:
+            paused = server.store.scheduler_config.pause_eval_broker
+            deliveries = [] if paused else server.broker.dequeue(server.wall_ns(), server.config.eval_batch)
+            if deliveries:
+                await self._work(deliveries)
+            await self._sweep()
+            if not deliveries:
+                await self._wait()
+
+    async def _wait(self) -> None:
+        server = self._server
+        due = server.broker.next_deadline()
+        wait_s = 60.0 if due is None else max(0.0, (due - server.wall_ns()) / SECOND)
+        with trio.move_on_after(min(wait_s, 60.0)):
+            if not server.broker.has_ready() or server.store.scheduler_config.pause_eval_broker:
+                await server.watch.changed("broker", "scheduler_config")
+
+    async def _work(self, deliveries: list[Delivery]) -> None:
+        """Decides a batch and proposes it; what lost placements at apply is decided again on the newer state."""
+        server, left = self._server, deliveries
+        for attempt in range(1, ATTEMPTS + 1):
+            decided = await self._decide(left)
+            if not decided:
+                return
+            try:
+                refused = await self._propose([decision for _, decision in decided])
+            except NomadError as error:
+                log.warning("worker.propose_failed", extra={"fields": {"error": error.message}})
+                for delivery, _ in decided:
+                    server.broker.nack(delivery, server.wall_ns())
+                return
+            left = []
+            for (delivery, _), lost in zip(decided, refused, strict=True):
+                if lost and attempt < ATTEMPTS:
+                    left.append(delivery)
+                else:
+                    server.broker.ack(delivery, server.wall_ns())
+                    if lost:
+                        await self._give_up(delivery.evaluation)
+            if not left:
+                return
+
+    async def _decide(self, deliveries: list[Delivery]) -> list[tuple[Delivery, Decision]]:
+        server = self._server
+        fleet = Fleet(server.store)
+        decided = []
+        slice_end = server.mono_ns() + server.config.slice_ns
+        for delivery in deliveries:
+            try:
+                decision = schedule(
+                    server.store, delivery.evaluation, now_ns=server.wall_ns(), rng=server.rng, fleet=fleet
+                )
+                fleet.commit(decision)
+            except Exception:
+                log.exception("worker.schedule_failed", extra={"fields": {"eval": delivery.evaluation.id}})
+                server.broker.nack(delivery, server.wall_ns())
+                continue
+            decided.append((delivery, decision))
+            if server.mono_ns() > slice_end:
+                # The loop serves heartbeats and requests meanwhile; apply checks what this batch then gets wrong.
+                await trio.lowlevel.checkpoint()
+                slice_end = server.mono_ns() + server.config.slice_ns
+        return decided
+
+    async def _propose(self, decisions: list[Decision]) -> list[int]:
+        server = self._server
+        evals: list[Evaluation] = []
+        for decision in decisions:
+            evals += settle(server.store, decision)
+        plans = tuple(decision.plan for decision in decisions)
+        outcome = await server.propose(c.ApplyPlans(now_ns=server.wall_ns(), plans=plans, evals=tuple(evals)))
+        lost: list[int] = outcome.value
+        return lost
+
+    async def _give_up(self, evaluation: Evaluation) -> None:
+        """Nomad's answer to a plan that never fits: the evaluation failed, and a blocked one stands by."""
+        server = self._server
+        blocked = server.new_eval(
+            namespace=evaluation.namespace,
+            job_id=evaluation.job_id,
+            type=evaluation.type,
+            priority=evaluation.priority,
+            trigger=TRIGGER_MAX_PLANS,
+        ).replace(
+            status=EVAL_BLOCKED,
+            status_description="created due to placement conflicts",
+            previous_eval=evaluation.id,
+            escaped_computed_class=True,
+            snapshot_index=server.store.index,
+        )
+        failed = evaluation.replace(
+            status=EVAL_FAILED,
+            status_description=f"maximum attempts reached ({ATTEMPTS})",
+            blocked_eval=blocked.id,
+        )
+        await server.propose(c.UpdateEvals(now_ns=server.wall_ns(), evals=(failed, blocked)))
+
+    async def _sweep(self) -> None:
+        """Stores what the broker cancelled or gave up on."""
+        server = self._server
+        evals = list(cancelled(server.broker.take_cancelable(), _SUPERSEDED))
+        for evaluation in server.broker.take_failed():
+            evals += _failed_with_follow_up(server, evaluation)
+        if evals:
+            await server.propose(c.UpdateEvals(now_ns=server.wall_ns(), evals=tuple(evals)))
+
+
+def _failed_with_follow_up(server: Server, evaluation: Evaluation) -> list[Evaluation]:
+    failed = evaluation.replace(status=EVAL_FAILED, status_description="evaluation reached delivery limit (3)")
+    if server.store.job(evaluation.namespace, evaluation.job_id) is None:
+        return [failed]
+    wait_ns = FOLLOW_UP_DELAY_NS + int(server.rng.random() * FOLLOW_UP_SPREAD_NS)
+    follow_up = evaluation.replace(
+        id=new_uuid(server.rng),
+        triggered_by=TRIGGER_FAILED_FOLLOW_UP,
+        status="pending",
+        previous_eval=evaluation.id,
+        wait_ns=wait_ns,
+        wait_until_ns=server.wall_ns() + wait_ns,
+        next_eval="",
+        create_index=0,
+        modify_index=0,
+    )
+    return [failed.replace(next_eval=follow_up.id), follow_up]
+
+
+def settle(store: StateStore, decision: Decision) -> list[Evaluation]:
+    """The evaluations to store with a decision. Keeps a job's blocked evaluations at one: a blocked evaluation that ran
+    and still could not place everything stays, under its own id; otherwise the new one replaces the old, and a decision
+    without failures ends it."""
+    evaluation = decision.evaluation
+    stored = store.evals.get(evaluation.id)
+    was_blocked = stored is not None and stored.status == EVAL_BLOCKED
+    out: list[Evaluation] = []
+    blocked = next((e for e in decision.created if e.status == EVAL_BLOCKED), None)
+    if blocked is not None and was_blocked:
+        out.append(
+            evaluation.replace(
+                status=EVAL_BLOCKED,
+                status_description=blocked.status_description,
+                class_eligibility=blocked.class_eligibility,
+                escaped_computed_class=blocked.escaped_computed_class,
+                snapshot_index=blocked.snapshot_index or store.index,
+                blocked_eval="",
+            )
+        )
+        out += [e for e in decision.created if e is not blocked]
+    else:
+        out.append(evaluation)
+        out += decision.created
+    if blocked is not None or evaluation.status == EVAL_COMPLETE:
+        mine = {e.id for e in out}
+        others = [
+            e for e in store.job_evals(evaluation.namespace, evaluation.job_id)
+            if e.status == EVAL_BLOCKED and e.id not in mine
+        ]  # fmt: skip
+        out += cancelled(others, _SUPERSEDED)
+    return out
