@@ -1,0 +1,104 @@
+"""Follows what the servers assign to this node: waits for news, compares, starts, updates and removes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import trio
+
+from nomadpy.client.ports import Ports
+from nomadpy.client.reconcile import reconcile
+from nomadpy.model.alloc import Allocation
+from nomadpy.model.errors import NomadError
+from nomadpy.rpc.contract import Assignments, NodeLease, ServerEndpoint
+
+log = logging.getLogger(__name__)
+
+_WAIT_S = 300.0
+_RETRY_S = (0.5, 30.0)
+_FACT = "assignments_index"
+
+
+class Workforce(Protocol):
+    """Whoever runs allocations."""
+
+    async def start_alloc(self, alloc: Allocation) -> None:
+        """Stores and begins to run a new allocation."""
+
+    async def update_alloc(self, alloc: Allocation) -> None:
+        """Stores and follows a newer word on one that is known."""
+
+    def remove_alloc(self, alloc_id: str) -> None:
+        """Ends and forgets one."""
+
+
+class AssignmentFollower:
+    """Polls for ever. ``index`` is the log index up to which orders were followed; older ones are ignored."""
+
+    def __init__(
+        self, server: ServerEndpoint, ports: Ports, workforce: Workforce, *, on_followed: Callable[[], None]
+    ) -> None:
+        self._server = server
+        self._ports = ports
+        self._workforce = workforce
+        self._on_followed = on_followed
+        self._followed: dict[str, int] = {}
+        self._after = 0
+        self.index: int = ports.ledger.fact(_FACT, int) or 0
+
+    def resume(self, alloc_ids: Iterable[str]) -> None:
+        """Allocations known from an earlier agent; the servers are asked about each again."""
+        self._followed = dict.fromkeys(alloc_ids, 0)
+
+    def hear_lease(self, lease: NodeLease) -> None:
+        """A registration went through the servers' log: an index below ours means that this is another cluster."""
+        if 0 < lease.index < self.index:
+            fields = {"index": lease.index, "followed": self.index}
+            log.warning("assignments.new_cluster", extra={"fields": fields})
+            self.index = self._after = 0
+
+    async def run(self) -> None:
+        """Follows assignments for ever; needs a registered node."""
+        retry_s = _RETRY_S[0]
+        while True:
+            try:
+                await self._follow_once()
+                retry_s = _RETRY_S[0]
+                continue
+            except NomadError as error:
+                fields = {"error": error.message, "code": error.code, "retry_s": round(retry_s, 2)}
+                log.warning("assignments.not_followed", extra={"fields": fields})
+            await trio.sleep(retry_s * self._ports.rng.uniform(0.75, 1.25))
+            retry_s = min(retry_s * 2, _RETRY_S[1])
+
+    async def _follow_once(self) -> None:
+        node = self._ports.node
+        answer = await self._server.wait_assignments(node.id, node.secret_id, self._after, _WAIT_S)
+        if answer.index < self.index:
+            fields = {"index": answer.index, "followed": self.index}
+            log.warning("assignments.older_ignored", extra={"fields": fields})
+            await trio.sleep(_RETRY_S[0])
+            return
+        await self._follow(answer)
+
+    async def _follow(self, answer: Assignments) -> None:
+        actions = reconcile(answer.allocs, self._followed)
+        wanted = [*actions.start, *actions.update]
+        node = self._ports.node
+        allocs = await self._server.get_allocs(node.id, node.secret_id, wanted) if wanted else []
+        starting = frozenset(actions.start)
+        for alloc in allocs:
+            if alloc.id in starting:
+                await self._workforce.start_alloc(alloc)
+            else:
+                await self._workforce.update_alloc(alloc)
+            self._followed[alloc.id] = answer.allocs[alloc.id]
+        for alloc_id in actions.destroy:
+            del self._followed[alloc_id]
+            self._workforce.remove_alloc(alloc_id)
+        if answer.index != self.index:
+            await self._ports.ledger.put_fact(_FACT, answer.index)
+        self.index = self._after = answer.index
+        self._on_followed()

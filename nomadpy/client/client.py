@@ -1,0 +1,319 @@
+"""The client of one node: joins fingerprint, registration, assignments, runners and reports.
+
+Start it in a nursery (``await nursery.start(client.run)``); it is started once its allocations from an earlier life are
+found again. Cancelling it leaves tasks running, except in development mode.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+
+import trio
+
+from nomadpy.client.alloc_runner import AllocRunner, Predecessors
+from nomadpy.client.assignments import AssignmentFollower
+from nomadpy.client.config import ClientConfig
+from nomadpy.client.endpoint import NodeEndpoint
+from nomadpy.client.fingerprint.drivers import DriverWatch
+from nomadpy.client.fingerprint.node import HostFacts, allowed, build_node, fingerprint_host
+from nomadpy.client.gc import GarbageCollector
+from nomadpy.client.hooks import TaskHook, default_hooks
+from nomadpy.client.identity import NodeIdentity, load_identity
+from nomadpy.client.ledger import Ledger, RememberedAlloc
+from nomadpy.client.ports import Ports
+from nomadpy.client.registration import Registration
+from nomadpy.client.updates import UpdateReporter
+from nomadpy.drivers.contract import Driver
+from nomadpy.model.alloc import CLIENT_TERMINAL, Allocation, AllocUpdate
+from nomadpy.model.errors import Invalid, NomadError
+from nomadpy.model.node import Node
+from nomadpy.rpc.contract import ServerEndpoint
+
+log = logging.getLogger(__name__)
+
+_SHUTDOWN_TIMEOUT_S = 60.0
+_META_FACT = "dynamic_meta"
+
+
+class Client(NodeEndpoint):
+    """One node's client; also the ``ClientEndpoint`` that the HTTP API asks."""
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        server: ServerEndpoint,
+        drivers: Mapping[str, Driver],
+        *,
+        wall_ns: Callable[[], int] = time.time_ns,
+        rng: random.Random | None = None,
+        task_hooks: tuple[TaskHook, ...] = (),
+        identity: NodeIdentity | None = None,
+    ) -> None:
+        """Checks the configuration (raises Invalid) and reads the node's identity and memory (blocks shortly)."""
+        if problems := config.check():
+            raise Invalid("; ".join(problems))
+        state_dir = None if config.dev_mode else config.state_dir
+        rng = rng or random.Random()
+        self.config = config
+        self.runners: dict[str, AllocRunner] = {}
+        self._server = server
+        self._identity = identity or load_identity(state_dir, random.SystemRandom())
+        self.node_id = self._identity.node_id
+        self._facts = HostFacts()
+        usable = {name: driver for name, driver in drivers.items() if allowed(name, config, "driver")}
+        self._ports = Ports(
+            config=config,
+            drivers=usable,
+            ledger=Ledger.open(state_dir),
+            node=Node(id=self._identity.node_id, secret_id=self._identity.secret_id),
+            rng=rng,
+            wall_ns=wall_ns,
+            task_hooks=default_hooks(task_hooks),
+        )
+        self._dynamic_meta: dict[str, str | None] = self._ports.ledger.fact(_META_FACT, dict[str, str | None]) or {}
+        self._driver_watch = DriverWatch(usable, on_change=self._node_changed, wall_ns=wall_ns)
+        self._reporter = UpdateReporter(
+            collect=self._report_of,
+            store=self._store_states,
+            send=self._send_updates,
+            delivered=self._reports_delivered,
+            rng=rng,
+        )
+        self._follower = AssignmentFollower(server, self._ports, self, on_followed=self._ports.servers_contacted.set)
+        self._registration = Registration(
+            server, self._ports, on_lease=self._follower.hear_lease, on_silence=self._stop_disconnected
+        )
+        self._gc = GarbageCollector(self)
+        self._nursery: trio.Nursery | None = None
+        self._removing: set[str] = set()
+        self._driver_scope = trio.CancelScope(shield=True)
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Runs until cancelled."""
+        await trio.to_thread.run_sync(self._make_dirs)
+        self._facts = await trio.to_thread.run_sync(fingerprint_host, self.config)
+        async with trio.open_nursery() as outer:
+            await outer.start(self._run_drivers)
+            try:
+                await self._work(task_status)
+            finally:
+                await self._shut_down()
+                self._driver_scope.cancel()
+                self._ports.ledger.close()
+
+    def _make_dirs(self) -> None:
+        os.makedirs(self.config.alloc_dir, mode=0o711, exist_ok=True)
+
+    async def _run_drivers(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Drivers outlive everything else, because a shutdown may have to stop tasks."""
+        with self._driver_scope:
+            async with trio.open_nursery() as nursery:
+                for driver in self._ports.drivers.values():
+                    await nursery.start(driver.run)
+                task_status.started()
+                await trio.sleep_forever()
+
+    async def _work(self, task_status: trio.TaskStatus[None]) -> None:
+        await self._driver_watch.look()
+        self._rebuild_node()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self._restore()
+            nursery.start_soon(self._reporter.run)
+            nursery.start_soon(self._driver_watch.run)
+            nursery.start_soon(self._registration.run)
+            nursery.start_soon(self._push_driver_events)
+            nursery.start_soon(self._gc.run)
+            nursery.start_soon(self._follow)
+            task_status.started()
+
+    async def _follow(self) -> None:
+        await self._registration.registered.wait()
+        await self._follower.run()
+
+    def _restore(self) -> None:
+        allocs, problems = self._ports.ledger.remembered()
+        for problem in problems:
+            log.error("ledger.unreadable", extra={"fields": {"problem": problem}})
+        for remembered in allocs:
+            self._restore_one(remembered)
+        self._follower.resume(self.runners)
+
+    def _restore_one(self, remembered: RememberedAlloc) -> None:
+        try:
+            runner = AllocRunner(remembered.alloc, self._ports, on_change=self._alloc_changed, remembered=remembered)
+        except NomadError as error:
+            fields = {"alloc": remembered.alloc.id, "error": error.message}
+            log.error("alloc.not_restored", extra={"fields": fields})
+            return
+        self._employ(runner)
+        if not remembered.local.acknowledged:
+            self._reporter.mark(runner.alloc.id)
+
+    async def _shut_down(self) -> None:
+        if not self.config.dev_mode:
+            return
+        with trio.move_on_after(_SHUTDOWN_TIMEOUT_S, shield=True):
+            async with trio.open_nursery() as nursery:
+                for runner in self.runners.values():
+                    nursery.start_soon(runner.stop_for_shutdown)
+            for runner in self.runners.values():
+                try:
+                    await trio.to_thread.run_sync(runner.dir.destroy)
+                except OSError as error:
+                    log.warning("alloc.dir_left", extra={"fields": {"alloc": runner.alloc.id, "error": str(error)}})
+
+    # -- the node ----------------------------------------------------------------------------------------------------
+
+    @property
+    def node(self) -> Node:
+        """The node as it is registered."""
+        return self._ports.node
+
+    def _rebuild_node(self) -> None:
+        drivers = self._driver_watch.infos
+        self._ports.node = build_node(self.config, self._identity, self._facts, drivers, self._dynamic_meta)
+
+    def _node_changed(self) -> None:
+        self._rebuild_node()
+        self._registration.node_changed()
+
+    async def _push_driver_events(self) -> None:
+        await self._registration.registered.wait()
+        async for event in self._driver_watch.events:
+            try:
+                await self._server.emit_node_events(self.node_id, self._identity.secret_id, [event])
+            except NomadError as error:
+                fields = {"message": event.message, "error": error.message}
+                log.warning("node.event_lost", extra={"fields": fields})
+
+    def metadata(self) -> dict[str, dict[str, str | None]]:
+        """``Meta`` (what holds), ``Dynamic`` (set by request) and ``Static`` (from the configuration)."""
+        return {
+            "Meta": dict(self.node.meta),
+            "Dynamic": dict(self._dynamic_meta),
+            "Static": dict(self.config.meta),
+        }
+
+    async def apply_metadata(self, changes: dict[str, str | None]) -> None:
+        """Merges dynamic node metadata; None removes a key. Raises Invalid for an empty key, LedgerFailed."""
+        if any(not key for key in changes):
+            raise Invalid("metadata key must not be empty")
+        merged = {**self._dynamic_meta, **changes}
+        # A removed key must keep hiding a static one of the same name; otherwise it is simply forgotten.
+        kept = {key: value for key, value in merged.items() if value is not None or key in self.config.meta}
+        await self._ports.ledger.put_fact(_META_FACT, kept)
+        self._dynamic_meta = kept
+        self._node_changed()
+
+    # -- allocations -------------------------------------------------------------------------------------------------
+
+    async def start_alloc(self, alloc: Allocation) -> None:
+        """Stores and begins to run an allocation that was assigned, so that a later agent knows of it too."""
+        if alloc.client_terminal() or alloc.id in self.runners:
+            return  # an earlier life of this node finished it and its files are gone
+        try:
+            predecessors = self._predecessors(alloc)
+            runner = AllocRunner(alloc, self._ports, on_change=self._alloc_changed, predecessors=predecessors)
+        except NomadError as error:
+            log.error("alloc.not_started", extra={"fields": {"alloc": alloc.id, "error": error.message}})
+            return
+        await self._ports.ledger.put_alloc(alloc)
+        self._employ(runner)
+        self._gc.alloc_added()
+
+    def _employ(self, runner: AllocRunner) -> None:
+        assert self._nursery is not None, "allocations are started only while the client runs"
+        self.runners[runner.alloc.id] = runner
+        self._nursery.start_soon(runner.run)
+
+    def _predecessors(self, alloc: Allocation) -> Predecessors | None:
+        names = [alloc.previous_allocation, *alloc.preempted_allocations]
+        here = [self.runners[name] for name in names if name in self.runners]
+        if not here:
+            return None
+
+        async def wait_over() -> None:
+            for runner in here:
+                await runner.done.wait()
+
+        group = alloc.job.group(alloc.task_group) if alloc.job else None
+        sticky = group is not None and group.ephemeral_disk is not None and group.ephemeral_disk.sticky
+        previous = self.runners.get(alloc.previous_allocation)
+        return Predecessors(wait_over, previous.dir if sticky and previous else None)
+
+    async def update_alloc(self, alloc: Allocation) -> None:
+        """Stores and follows a newer word on an allocation that runs here."""
+        runner = self.runners.get(alloc.id)
+        if runner is None:
+            return
+        if alloc.alloc_modify_index < runner.alloc.alloc_modify_index:
+            fields = {"alloc": alloc.id, "index": alloc.alloc_modify_index}
+            log.warning("alloc.older_ignored", extra={"fields": fields})
+            return
+        await self._ports.ledger.put_alloc(alloc)
+        runner.update(alloc)
+
+    def remove_alloc(self, alloc_id: str) -> None:
+        """Ends and forgets an allocation that the servers do not know any more."""
+        runner = self.runners.get(alloc_id)
+        if runner is not None and alloc_id not in self._removing and self._nursery is not None:
+            self._nursery.start_soon(self.destroy_alloc, runner)
+
+    async def destroy_alloc(self, runner: AllocRunner) -> None:
+        """Ends an allocation and removes what is left of it; a directory that resists is logged and left."""
+        alloc_id = runner.alloc.id
+        if alloc_id in self._removing:
+            return
+        self._removing.add(alloc_id)
+        try:
+            await runner.destroy()
+        except (OSError, NomadError) as error:
+            log.error("alloc.not_destroyed", extra={"fields": {"alloc": alloc_id, "error": str(error)}})
+        finally:
+            self._removing.discard(alloc_id)
+        if self.runners.get(alloc_id) is runner:
+            del self.runners[alloc_id]
+        self._reporter.forget(alloc_id)
+
+    def _stop_disconnected(self, silence_s: float) -> None:
+        """Stops allocations whose job wants no run without servers (``disconnect.stop_on_client_after``)."""
+        for runner in self.runners.values():
+            group = runner.alloc.job.group(runner.alloc.task_group) if runner.alloc.job else None
+            if group is None or runner.finished:
+                continue
+            limit_ns = group.disconnect.stop_on_client_after_ns if group.disconnect else None
+            limit_ns = limit_ns or group.stop_after_client_disconnect_ns
+            if limit_ns and silence_s * 1e9 >= limit_ns:
+                log.warning("alloc.stopped_disconnected", extra={"fields": {"alloc": runner.alloc.id}})
+                runner.stop()
+
+    # -- reports -----------------------------------------------------------------------------------------------------
+
+    def _alloc_changed(self, alloc_id: str) -> None:
+        self._reporter.mark(alloc_id)
+
+    def _report_of(self, alloc_id: str) -> AllocUpdate | None:
+        runner = self.runners.get(alloc_id)
+        return runner.report() if runner is not None else None
+
+    async def _store_states(self, updates: list[AllocUpdate]) -> None:
+        await self._ports.ledger.put_task_states(
+            (update.id, task, state) for update in updates for task, state in update.task_states.items()
+        )
+
+    async def _send_updates(self, updates: list[AllocUpdate]) -> int:
+        return await self._server.update_allocs(self.node_id, self._identity.secret_id, updates)
+
+    async def _reports_delivered(self, updates: list[AllocUpdate]) -> None:
+        for update in updates:
+            runner = self.runners.get(update.id)
+            if runner is not None and update.client_status in CLIENT_TERMINAL and runner.finished:
+                runner.local = runner.local.replace(acknowledged=True)
+                await self._ports.ledger.put_alloc_local(update.id, runner.local)

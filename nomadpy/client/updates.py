@@ -1,0 +1,96 @@
+"""Tells the servers what became of allocations: batched, one report under way, the latest state wins.
+
+A report is sent only after it is in the ledger, and repeated until the servers have it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from nomadpy.model.alloc import AllocUpdate
+from nomadpy.model.errors import NomadError
+
+log = logging.getLogger(__name__)
+
+BATCH_S = 0.2
+_RETRY_S = (0.5, 30.0)
+
+
+class UpdateReporter:
+    """Collects ids of changed allocations and reports them.
+
+    ``collect`` gives the present report of an id (None when it is gone), ``store`` makes reports durable, ``send``
+    delivers them, ``delivered`` hears of what arrived.
+    """
+
+    def __init__(
+        self,
+        *,
+        collect: Callable[[str], AllocUpdate | None],
+        store: Callable[[list[AllocUpdate]], Awaitable[None]],
+        send: Callable[[list[AllocUpdate]], Awaitable[int]],
+        delivered: Callable[[list[AllocUpdate]], Awaitable[None]],
+        rng: random.Random,
+    ) -> None:
+        self._collect, self._store, self._send, self._delivered = collect, store, send, delivered
+        self._rng = rng
+        self._changed: set[str] = set()
+        self._acknowledged: dict[str, AllocUpdate] = {}
+        self._wake = trio.Event()
+
+    def mark(self, alloc_id: str) -> None:
+        """The allocation may have changed."""
+        self._changed.add(alloc_id)
+        self._wake.set()
+
+    def forget(self, alloc_id: str) -> None:
+        """The allocation is gone; nothing more is said of it."""
+        self._changed.discard(alloc_id)
+        self._acknowledged.pop(alloc_id, None)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the servers know everything."""
+        return not self._changed
+
+    async def run(self) -> None:
+        """Reports for ever."""
+        retry_s = _RETRY_S[0]
+        while True:
+            await self._wake.wait()
+            await trio.sleep(BATCH_S)
+            self._wake = trio.Event()
+            if await self._report():
+                retry_s = _RETRY_S[0]
+                if self._changed:
+                    self._wake.set()
+                continue
+            await trio.sleep(retry_s * self._rng.uniform(0.75, 1.25))
+            retry_s = min(retry_s * 2, _RETRY_S[1])
+            self._wake.set()
+
+    async def _report(self) -> bool:
+        """One report of everything that differs from what the servers have; False when it must be repeated."""
+        ids, self._changed = self._changed, set()
+        updates = [update for id in sorted(ids) if (update := self._collect(id)) is not None and self._is_news(update)]
+        if not updates:
+            return True
+        try:
+            await self._store(updates)
+            await self._send(updates)
+            self._acknowledged.update((update.id, update) for update in updates)
+            await self._delivered(updates)
+        except NomadError as error:
+            self._changed |= ids
+            fields = {"n_allocs": len(updates), "error": error.message, "code": error.code}
+            log.warning("updates.not_sent", extra={"fields": fields})
+            return False
+        return True
+
+    def _is_news(self, update: AllocUpdate) -> bool:
+        known = self._acknowledged.get(update.id)
+        return known is None or known.replace(modify_time_ns=0) != update.replace(modify_time_ns=0)
