@@ -48,7 +48,8 @@ class Attempt:
             if self.result is None:
                 await self._wait_executor_gone()
                 self.result = await self._conclude()
-            return self.result
+        assert self.result is not None
+        return self.result
 
     async def request(self, pairs: Pairs) -> bool:
         """Asks the executor; False when there is none any more, because the task is over."""
@@ -56,12 +57,15 @@ class Attempt:
             connection = _connect(self.run_dir)
         except OSError:
             return False
-        with connection, trio.fail_after(REQUEST_TIMEOUT_S):
+        with connection:
             try:
-                await _send(connection, pairs)
-                answer = Spec(decode(await receive(connection)))
+                with trio.fail_after(REQUEST_TIMEOUT_S):
+                    await _send(connection, pairs)
+                    answer = Spec(decode(await receive(connection)))
             except (OSError, EOFError):
                 return False
+            except trio.TooSlowError as error:
+                raise Temporary(f"the executor in {self.run_dir} does not answer") from error
         return answer.one("status") == "ok"
 
     def close(self) -> None:

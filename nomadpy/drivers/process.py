@@ -296,7 +296,8 @@ def _spec(task: TaskConfig, plan: Plan, run_dir: str, cgroup: cgroups.Cgroup) ->
     pairs += [("arg", arg) for arg in plan.args]
     pairs += [("bin_dir", directory) for directory in plan.bin_dirs]
     pairs += [("env", f"{name}={value}") for name, value in kept_environment(task.env, plan.denied_envvars).items()]
-    pairs += [("cgroup", path) for path in (plan.join or cgroup.paths())]
+    # What is in our own group ends with the task; groups that the operator named are only joined.
+    pairs += [("cgroup", path) for path in cgroup.paths()] + [("join", path) for path in plan.join]
     pairs += [("oom_file", cgroup.oom_file())] if cgroup.oom_file() else []
     pairs += [("oom_score_adj", str(plan.oom_score_adj))] if plan.oom_score_adj is not None else []
     if plan.user is not None:

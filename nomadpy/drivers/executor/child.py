@@ -17,7 +17,7 @@ class Refusal(Exception):
 def become_task(spec: Spec, holder_pid: int = 0) -> None:
     """Turns this process into the task's command; returns only by raising. Standard streams are already in place.
     Raises Refusal with a text for the operator, or OSError."""
-    join_cgroups(spec.all("cgroup"))
+    join_cgroups([*spec.all("cgroup"), *spec.all("join")])
     if spec.has("oom_score_adj"):
         _write("/proc/self/oom_score_adj", spec.one("oom_score_adj"))
     if holder_pid:

@@ -83,7 +83,8 @@ def end_with_parent() -> None:
 
 def limit_capabilities(keep: int) -> None:
     """Bounds what this process and its programs can ever have to the bits of ``keep``, for good."""
-    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
+    # Read as bytes: a codec could no longer be imported, since the interpreter's library is outside this root.
+    with open("/proc/sys/kernel/cap_last_cap", "rb") as file:
         last = int(file.read())
     for capability in range(last + 1):
         if not keep >> capability & 1:

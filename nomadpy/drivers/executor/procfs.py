@@ -22,8 +22,8 @@ def start_ticks(pid: int) -> int:
 def boot_id() -> str:
     """A text that changes with every boot of the machine."""
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            return file.read().strip().decode()
     except OSError:
         return ""
 

@@ -250,8 +250,13 @@ class Executor:
     def _finish(self) -> None:
         # The dead task is not yet reaped here, so its number, which is also its group's, cannot belong to a stranger.
         oom_kills = self._oom_kills()
-        self._kill_leftovers()
+        procfs.kill_group(self._pid)
+        if self._holder_pid > 0:
+            procfs.kill(self._holder_pid)
+        # Process 1 of a namespace ends only after everyone in it was reaped, so the task has to be first.
         _, status = os.waitpid(self._pid, 0)
+        self._end_holder()
+        self._kill_cgroups()
         self._drain()
         for log in self._logs.values():
             log.close()
@@ -273,15 +278,11 @@ class Executor:
         for directory in self._spec.all("cgroup"):
             procfs.kill_cgroup(directory)
 
-    def _kill_leftovers(self) -> None:
-        """Ends what the task left running: its group, its cgroup and its process namespace."""
-        procfs.kill_group(self._pid)
-        self._end_holder()
+    def _kill_cgroups(self) -> None:
+        """Ends what the task left running in its cgroups, sessions of their own included."""
         deadline = time.monotonic() + KILL_LEFTOVERS_S
         for directory in self._spec.all("cgroup"):
-            # The dead task itself is still listed in a v1 cgroup until it is reaped.
-            while set(procfs.cgroup_pids(directory)) - {self._pid} and time.monotonic() < deadline:
-                procfs.kill_cgroup(directory)
+            while procfs.kill_cgroup(directory) and time.monotonic() < deadline:
                 time.sleep(0.005)
 
     def _end_holder(self) -> None:
