@@ -1,0 +1,8 @@
+"""Decides where allocations go. Pure: a view of the state, an evaluation, the time and a source of chance go in, a
+decision comes out; the same for the real run, for ``job plan`` and for what-if questions."""
+
+from nomadpy.scheduler.decision import Decision
+from nomadpy.scheduler.fleet import Fleet
+from nomadpy.scheduler.schedule import schedule
+
+__all__ = ["Decision", "Fleet", "schedule"]

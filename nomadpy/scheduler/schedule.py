@@ -1,0 +1,176 @@
+"""One evaluation, from the state it sees to the decision that follows.
+
+Service and batch jobs are compared with what they have (``reconcile``), everything that stops is set free, and then
+each group's allocations are placed in turn: replacements first, fresh ones next, updates last.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from nomadpy.model.alloc import Allocation
+from nomadpy.model.evaluation import Evaluation
+from nomadpy.model.job import Job
+from nomadpy.scheduler.decision import Decision, Draft
+from nomadpy.scheduler.fleet import Fleet, Taken
+from nomadpy.scheduler.placement import GroupPlacer, Wanted
+from nomadpy.scheduler.reconcile import RESCHEDULED, UPDATING, Cause, GroupChanges, Reconciler, Replacement
+from nomadpy.scheduler.reschedule import NO_PLACEMENT, next_tracker, nodes_to_avoid
+from nomadpy.scheduler.system import schedule_system
+from nomadpy.scheduler.updates import IGNORE, UpdateKinds
+from nomadpy.state.commands import AnnotateAlloc
+from nomadpy.state.view import StateView
+
+
+def schedule(
+    view: StateView,
+    evaluation: Evaluation,
+    *,
+    now_ns: int,
+    rng: random.Random,
+    fleet: Fleet | None = None,
+    annotate: bool = False,
+) -> Decision:
+    """What to do about the evaluation's job, given the state; changes nothing.
+
+    ``now_ns`` is the wall clock in Unix nanoseconds; ``rng`` picks ports and new ids. A ``fleet`` shared by a batch
+    lets an evaluation see what earlier ones were given (``Fleet.commit``). ``annotate`` adds the desired updates to the
+    evaluation, as ``job plan`` shows them.
+    """
+    fleet = Fleet(view) if fleet is None else fleet
+    job = view.job(evaluation.namespace, evaluation.job_id)
+    draft = Draft(evaluation, job)
+    allocs = view.allocs_by_job(evaluation.namespace, evaluation.job_id)
+    try:
+        if (job.type if job is not None else evaluation.type) in ("system", "sysbatch"):
+            schedule_system(view, fleet, draft, allocs, rng=rng)
+        else:
+            _GenericScheduler(view, fleet, draft, allocs, now_ns=now_ns, rng=rng).run()
+    finally:
+        fleet.undo()
+    return draft.finish(view, fleet, now_ns=now_ns, rng=rng, annotate=annotate or evaluation.annotate_plan)
+
+
+class _GenericScheduler:
+    """The work on one service or batch evaluation."""
+
+    def __init__(
+        self,
+        view: StateView,
+        fleet: Fleet,
+        draft: Draft,
+        allocs: Sequence[Allocation],
+        *,
+        now_ns: int,
+        rng: random.Random,
+    ) -> None:
+        self._view, self._fleet, self._draft, self._allocs = view, fleet, draft, allocs
+        self._now_ns, self._rng = now_ns, rng
+
+    def run(self) -> None:
+        """Fills the draft."""
+        draft = self._draft
+        job = draft.job
+        kinds = UpdateKinds(self._fleet, job) if job is not None else None
+        reconciler = Reconciler(
+            job,
+            draft.evaluation,
+            batch=(job.type if job is not None else draft.evaluation.type) == "batch",
+            now_ns=self._now_ns,
+            node_of=self._view.node,
+            update_kind=kinds.kind if kinds is not None else lambda alloc: IGNORE,
+        )
+        every = reconciler.reconcile(self._allocs)
+        stopped: set[str] = set()
+        for changes in every:
+            draft.desired[changes.name] = changes.desired
+            draft.queued[changes.name] = 0
+            for alloc, stop in changes.stops:
+                draft.stops.append(stop)
+                stopped.add(alloc.id)
+                self._fleet.release(alloc)
+            for alloc in changes.in_place:
+                draft.update_in_place(alloc)
+        draft.follow_up([later for changes in every for later in changes.later], now_ns=self._now_ns, rng=self._rng)
+        live = [alloc for alloc in self._allocs if not alloc.client_terminal() and alloc.id not in stopped]
+        if job is not None:
+            self._place(job, [changes for changes in every if changes.wanted], live)
+
+    def _place(self, job: Job, every: Sequence[GroupChanges], live: Sequence[Allocation]) -> None:
+        earlier: list[Taken] = []
+        for changes in every:
+            group = changes.group
+            assert group is not None
+            placer = GroupPlacer(self._fleet, job, group, siblings=live, rng=self._rng)
+            placer.count_other_groups(earlier)
+            placed = self._place_group(placer, changes)
+            if placed < changes.wanted:
+                left = changes.wanted - placed
+                metric = placer.failure(coalesced=left - 1)
+                self._draft.fail(group.name, metric, placer.eligible, count=left)
+            result = placer.result(eval_id=self._draft.evaluation.id)
+            self._draft.add(result)
+            earlier.extend(result.usage)
+
+    def _place_group(self, placer: GroupPlacer, changes: GroupChanges) -> int:
+        """How many were placed. The first that finds no node ends the group: the rest asks for the same."""
+        placed = 0
+        first = [r for r in changes.replace if r.cause is not Cause.UPDATE]
+        for at, replacement in enumerate(first):
+            if not placer.place_one(self._wanted(placer, replacement)):
+                self._remember_unplaced(first[at:])
+                return placed
+            placed += 1
+            self._stop_replaced(replacement)
+        if len(changes.fresh):
+            placed += placer.place_many(changes.fresh)
+            if placed < len(first) + len(changes.fresh):
+                return placed
+        for replacement in changes.replace:
+            if replacement.cause is Cause.UPDATE:
+                if not self._update(placer, replacement):
+                    return placed
+                placed += 1
+        return placed
+
+    def _update(self, placer: GroupPlacer, replacement: Replacement) -> bool:
+        """Replaces an allocation by the new version, which may use what the old one holds; all or nothing."""
+        mark = self._fleet.mark
+        placer.free(replacement.alloc)
+        if not placer.place_one(self._wanted(placer, replacement)):
+            placer.hold(replacement.alloc, mark)
+            return False
+        self._stop_replaced(replacement)
+        return True
+
+    def _wanted(self, placer: GroupPlacer, replacement: Replacement) -> Wanted:
+        previous = replacement.alloc
+        number = self._fleet.number
+        disk = placer.group.ephemeral_disk
+        tracker = previous.reschedule_tracker
+        if replacement.cause is Cause.RESCHEDULE:
+            tracker = next_tracker(previous, self._now_ns)
+        elif replacement.cause is Cause.UPDATE:
+            tracker = None
+        return Wanted(
+            name_index=previous.index,
+            previous=previous,
+            avoid=frozenset(n for n in map(number, nodes_to_avoid(previous)) if n >= 0),
+            stay=number(previous.node_id) if disk is not None and disk.sticky else -1,
+            tracker=tracker,
+        )
+
+    def _stop_replaced(self, replacement: Replacement) -> None:
+        """Stops of lost and migrating allocations are in the plan already."""
+        alloc = replacement.alloc
+        if replacement.cause is Cause.RESCHEDULE and not alloc.server_terminal():
+            self._draft.stop(alloc, RESCHEDULED, rescheduled=True)
+        elif replacement.cause is Cause.UPDATE:
+            self._draft.stop(alloc, UPDATING)
+
+    def _remember_unplaced(self, replacements: Sequence[Replacement]) -> None:
+        """Notes on failed allocations that it was their turn, so that the next evaluation takes them up again."""
+        for replacement in replacements:
+            if replacement.cause is Cause.RESCHEDULE:
+                self._draft.annotate.append(AnnotateAlloc(alloc_id=replacement.alloc.id, last_reschedule=NO_PLACEMENT))

@@ -1,0 +1,121 @@
+"""An independent look at a plan: whatever the scheduler thought, does it hold together?
+
+It re-sums every allocation of every node instead of trusting any column, and shares no code with the scheduler.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+import numpy as np
+
+from nomadpy.model.alloc import Allocation
+from nomadpy.model.job import TaskGroup
+from nomadpy.model.node import Node
+from nomadpy.scheduler import Decision
+from nomadpy.state.commands import PlaceBlock
+from nomadpy.state.store import StateStore
+
+
+def check_plan(store: StateStore, decision: Decision) -> None:
+    """Fails unless the plan can be carried out on the state and the evaluation tells the truth about it."""
+    plan = decision.plan
+    stopped = [stop.alloc_id for stop in plan.stops]
+    assert len(stopped) == len(set(stopped)), "an allocation is stopped twice"
+    for alloc_id in stopped:
+        assert store.alloc(alloc_id) is not None, "what is stopped exists"
+    rows = [row for block in plan.places for row in _rows(store, block)]
+    assert len(rows) == decision.placed
+    _check_capacity(store, set(stopped), rows)
+    _check_names(store, decision, set(stopped), rows)
+    evaluation = decision.evaluation
+    assert evaluation.status in ("complete", "blocked")
+    assert bool(evaluation.failed_tg_allocs) == bool(evaluation.blocked_eval or evaluation.status == "blocked")
+    if evaluation.blocked_eval:
+        assert evaluation.blocked_eval in {each.id for each in decision.created}
+    for metric in evaluation.failed_tg_allocs.values():
+        assert metric.nodes_filtered + metric.nodes_exhausted <= metric.nodes_evaluated
+
+
+Row = tuple[PlaceBlock, TaskGroup, Node, int, int]
+
+
+def _rows(store: StateStore, block: PlaceBlock) -> list[Row]:
+    numbers = np.frombuffer(block.nodes, "<u4").tolist()
+    names = np.frombuffer(block.name_indexes, "<u4").tolist()
+    job = store.job_version(block.namespace, block.job_id, block.job_version)
+    assert job is not None
+    group = job.group(block.group)
+    assert group is not None
+    rows = []
+    for position, (number, name) in enumerate(zip(numbers, names, strict=True)):
+        node = store.columns.nodes[number]
+        assert node is not None
+        assert node.is_ready()
+        assert node.node_pool == job.node_pool or job.node_pool == "all"
+        rows.append((block, group, node, name, position))
+    return rows
+
+
+def _check_capacity(store: StateStore, stopped: set[str], rows: list[Row]) -> None:
+    placed = defaultdict(list)
+    for row in rows:
+        placed[row[2].id].append(row)
+    for node_id, here in placed.items():
+        node = here[0][2]
+        held = [a for a in store.allocs_by_node(node_id) if not a.client_terminal() and a.id not in stopped]
+        groups = [_group_of(alloc) for alloc in held] + [group for _, group, _, _, _ in here]
+        resources, reserved = node.node_resources, node.reserved_resources
+        for kind, have in (
+            ("cpu", resources.cpu.cpu_shares - reserved.cpu.cpu_shares),
+            ("memory_mb", resources.memory.memory_mb - reserved.memory.memory_mb),
+        ):
+            assert sum(getattr(task.resources, kind) for group in groups for task in group.tasks) <= have, kind
+        disk = sum(group.ephemeral_disk.size_mb for group in groups if group.ephemeral_disk)
+        assert disk <= resources.disk.disk_mb - reserved.disk.disk_mb
+        if node.node_max_allocs:
+            assert len(groups) <= node.node_max_allocs
+        _check_unique(held, here)
+
+
+def _group_of(alloc: Allocation) -> TaskGroup:
+    assert alloc.job is not None
+    group = alloc.job.group(alloc.task_group)
+    assert group is not None
+    return group
+
+
+def _check_unique(held: list[Allocation], here: list[Row]) -> None:
+    """Ports, cores and devices of one node belong to one allocation each."""
+    ports: Counter[tuple[str, int]] = Counter()
+    cores: Counter[int] = Counter()
+    devices: Counter[str] = Counter()
+    for alloc in held:
+        given = alloc.allocated_resources
+        assert given is not None
+        ports.update((p.host_ip, p.value) for p in given.shared.ports if not p.ignore_collision)
+        cores.update(core for task in given.tasks.values() for core in task.cpu.reserved_cores)
+        devices.update(i for task in given.tasks.values() for d in task.devices for i in d.device_ids)
+    for block, group, _, _, position in here:
+        detail = block.details.get(position)
+        wanted = sum(len(n.reserved_ports) + len(n.dynamic_ports) for n in group.networks[:1])
+        assert (len(detail.ports) if detail else 0) == wanted, "every port that is asked for is given"
+        if detail is not None:
+            ports.update((p.host_ip, p.value) for p in detail.ports if not p.ignore_collision)
+            cores.update(core for given in detail.reserved_cores.values() for core in given)
+            devices.update(i for given in detail.devices.values() for d in given for i in d.device_ids)
+    for counter in (ports, cores, devices):
+        assert not counter or max(counter.values()) == 1, f"given out twice: {counter.most_common(1)}"
+
+
+def _check_names(store: StateStore, decision: Decision, stopped: set[str], rows: list[Row]) -> None:
+    """No two live allocations of a group share a name, except in system jobs."""
+    plan = decision.plan
+    job = store.job(plan.namespace, plan.job_id)
+    if job is None or job.type in ("system", "sysbatch"):
+        return
+    names: Counter[tuple[str, int]] = Counter((block.group, name) for block, _, _, name, _ in rows)
+    for alloc in store.allocs_by_job(plan.namespace, plan.job_id):
+        if not alloc.terminal() and alloc.id not in stopped:
+            names[alloc.task_group, alloc.index] += 1
+    assert not names or max(names.values()) == 1, f"used twice: {names.most_common(1)}"
