@@ -287,7 +287,7 @@ class World:
         """Waits for a condition; fails the test when it does not come true in time (by trio's clock)."""
         with trio.fail_after(timeout_s):
             while not condition():
-                with trio.move_on_after(1.0):
+                with trio.move_on_after(3.0):
                     await self.servers.changed.wait()
 
     async def until_status(self, alloc: Allocation, status: str) -> None:

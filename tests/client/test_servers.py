@@ -1,0 +1,140 @@
+"""How a client speaks with its servers when they are slow, gone, stale or new."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+from client_world import FakeServers, make_alloc, make_config, make_task, running_client
+
+from nomadpy.client.config import GcConfig
+from nomadpy.drivers.contract import Fingerprint
+from nomadpy.model.job import DisconnectStrategy
+from nomadpy.model.time import SECOND
+from nomadpy.rpc.contract import Assignments
+
+
+async def test_reports_are_batched_one_at_a_time_and_the_latest_state_wins(
+    tmp_path: Path, jumping_clock: object
+) -> None:
+    async with running_client(make_config(tmp_path)) as world:
+        world.servers.update_delay_s = 2.0
+        allocs = [make_alloc(make_task(config={"run_for_s": 5}), job_type="batch") for _ in range(10)]
+        for alloc in allocs:
+            world.servers.put(alloc)
+        await world.until(lambda: all(world.servers.status(a.id) == "complete" for a in allocs))
+        assert world.servers.max_updates_under_way == 1
+        assert world.servers.n_update_calls < 10
+
+
+async def test_reports_wait_for_servers_that_are_gone(tmp_path: Path, jumping_clock: object) -> None:
+    async with running_client(make_config(tmp_path)) as world:
+        alloc = make_alloc(make_task(config={"run_for_s": 30}), job_type="batch")
+        world.servers.put(alloc)
+        await world.until_status(alloc, "running")
+        world.servers.down = True
+        await trio.sleep(300)
+        assert world.client.runners[alloc.id].client_status() == "complete"
+        assert world.servers.status(alloc.id) == "running"
+        world.servers.down = False
+        await world.until_status(alloc, "complete")
+
+
+async def test_an_unknown_node_registers_again(tmp_path: Path, jumping_clock: object) -> None:
+    async with running_client(make_config(tmp_path)) as world:
+        await world.until(lambda: world.servers.beats != [])
+        world.servers.nodes.clear()
+        await world.until(lambda: bool(world.servers.nodes))
+
+
+async def test_an_older_answer_is_not_followed(tmp_path: Path, jumping_clock: object) -> None:
+    async with running_client(make_config(tmp_path)) as world:
+        alloc = make_alloc()
+        world.servers.put(alloc)
+        await world.until_status(alloc, "running")
+        stale = FakeServers()
+        stale.index = 3
+        before = world.servers.wait_assignments
+
+        async def answer_stale(node_id: str, secret_id: str, after: int, wait_s: float) -> Assignments:
+            return Assignments(index=stale.index, allocs={})
+
+        world.servers.wait_assignments = answer_stale  # type: ignore[method-assign]
+        world.servers.put(alloc)
+        await trio.sleep(30)
+        assert world.client.has_alloc(alloc.id)
+        assert world.client.runners[alloc.id].client_status() == "running"
+        world.servers.wait_assignments = before  # type: ignore[method-assign]
+
+
+async def test_an_alloc_that_the_servers_forgot_is_destroyed(tmp_path: Path, jumping_clock: object) -> None:
+    async with running_client(make_config(tmp_path)) as world:
+        alloc = make_alloc()
+        world.servers.put(alloc)
+        await world.until_status(alloc, "running")
+        world.servers.forget(alloc.id)
+        await world.until(lambda: not world.client.has_alloc(alloc.id))
+        assert world.driver.stops == ["web"]
+        assert not (tmp_path / "alloc" / alloc.id).exists()
+
+
+async def test_a_replacement_waits_for_its_predecessor_and_takes_over_its_sticky_disk(
+    tmp_path: Path, jumping_clock: object
+) -> None:
+    from nomadpy.model.job import EphemeralDisk
+
+    async with running_client(make_config(tmp_path)) as world:
+        disk = EphemeralDisk(sticky=True)
+        old = make_alloc(make_task(shutdown_delay_ns=20 * SECOND), ephemeral_disk=disk)
+        world.servers.put(old)
+        await world.until_status(old, "running")
+        (tmp_path / "alloc" / old.id / "alloc" / "data" / "kept").write_text("1")
+        new = make_alloc(ephemeral_disk=disk).replace(previous_allocation=old.id)
+        world.servers.stop(old.id)
+        world.servers.put(new)
+        await trio.sleep(10)
+        assert world.driver.starts == ["web"]
+        await world.until_status(new, "running")
+        assert (tmp_path / "alloc" / new.id / "alloc" / "data" / "kept").read_text() == "1"
+
+
+async def test_stop_on_client_after_ends_tasks_without_servers(tmp_path: Path, jumping_clock: object) -> None:
+    async with running_client(make_config(tmp_path)) as world:
+        strategy = DisconnectStrategy(stop_on_client_after_ns=60 * SECOND)
+        alloc, other = make_alloc(disconnect=strategy), make_alloc()
+        world.servers.put(alloc)
+        world.servers.put(other)
+        await world.until_status(alloc, "running")
+        await world.until_status(other, "running")
+        world.servers.down = True
+        await trio.sleep(300)
+        assert world.client.runners[alloc.id].client_status() == "complete"
+        assert world.client.runners[other.id].client_status() == "running"
+
+
+async def test_a_drivers_health_is_told_and_the_node_updated(tmp_path: Path, jumping_clock: object) -> None:
+    async with running_client(make_config(tmp_path)) as world:
+        await world.until(lambda: bool(world.servers.nodes))
+        assert world.servers.nodes[world.client.node_id].attributes["driver.scripted"] == "1"
+        world.driver.fingerprint_result = Fingerprint(health_description="engine is gone")
+        await world.until(lambda: bool(world.servers.events))
+        (event,) = world.servers.events
+        assert (event.subsystem, event.message, event.details) == ("Driver", "engine is gone", {"driver": "scripted"})
+        await world.until(lambda: "driver.scripted" not in world.servers.nodes[world.client.node_id].attributes)
+
+
+async def test_finished_allocs_beyond_the_limit_are_collected_oldest_first(
+    tmp_path: Path, jumping_clock: object
+) -> None:
+    gc = GcConfig(max_allocs=2, disk_usage_threshold=101, inode_usage_threshold=101, parallel_destroys=1)
+    async with running_client(make_config(tmp_path, gc=gc)) as world:
+        allocs = [make_alloc(make_task(config={"run_for_s": 5 + n}), job_type="batch") for n in range(4)]
+        for alloc in allocs:
+            world.servers.put(alloc)
+        await world.until(lambda: all(world.servers.status(a.id) == "complete" for a in allocs))
+        await world.until(lambda: len(world.client.runners) == 2)
+        assert set(world.client.runners) == {allocs[2].id, allocs[3].id}
+        world.servers.put(allocs[0].replace(client_status="complete"))
+        await world.client.gc_all()
+        assert world.client.runners == {}
+        assert list((tmp_path / "alloc").iterdir()) == []
