@@ -114,22 +114,28 @@ class Api:
             ) from problem
 
     def send(
-        self, method: str, path: str, *, body: bytes | None = None, query: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        query: Mapping[str, Any] | None = None,
+        extra: Mapping[str, str] | None = None,
     ) -> bytes:
-        """The raw bytes of a successful answer. Raises ApiError or Unreachable."""
+        """The raw bytes of a successful answer; ``extra`` are further headers. Raises ApiError or Unreachable."""
         target = self._target(path, query or {})
         reused = self._idle is not None
         connection = self._idle or self._connect()
         self._idle = connection
         try:
-            response = _ask(connection, method, target, body, self.headers())
+            response = _ask(connection, method, target, body, {**self.headers(), **(extra or {})})
             answer = response.read()
         except (OSError, http.client.HTTPException) as problem:
             connection.close()
             self._idle = None
             # An agent may close an idle connection at any time; only then, and only for reads, is asking again safe.
             if reused and method == "GET":
-                return self.send(method, path, body=body, query=query)
+                return self.send(method, path, body=body, query=query, extra=extra)
             raise self._unreachable(problem) from problem
         if response.will_close:
             connection.close()

@@ -72,7 +72,7 @@ def _show(session: Session, found: dict[str, Any], *, short: bool, stats: bool, 
             head,
             views.addresses(found),
             views.checks(results or {}),
-            views.tasks(found, usage, now_ns, verbose=verbose),
+            views.tasks(found, usage),
             section("Usage", views.usage_table(found, usage, now_ns)) if stats and usage else None,
             views.placement(found.get("Metrics") or {}, verbose=verbose) if verbose or pending else None,
         )

@@ -52,7 +52,7 @@ def logs(
     del verbose
     if stdout and stderr:
         raise UsageProblem("-stdout and -stderr exclude each other")
-    found = find(session, _of_job(session, allocation, group) if job else allocation)
+    found = find(session, of_job(session, allocation, group) if job else allocation)
     name = only_task(found, task_flag or task)
     query: dict[str, Any] = {"task": name, "type": "stderr" if stderr else "stdout", "follow": follow, "plain": True}
     wanted = _wanted(tail, lines, count)
@@ -62,7 +62,7 @@ def logs(
     _write(pieces if n_lines is None else _last_lines(pieces, n_lines, follow=follow))
 
 
-def _of_job(session: Session, job: str, group: str | None) -> str:
+def of_job(session: Session, job: str, group: str | None) -> str:
     """The id of an allocation of a job, a running one if there is one."""
     job_id, namespace = find_job(session, job)
     stubs = session.api.get(job_path(job_id, "allocations"), namespace=namespace) or []
@@ -134,7 +134,7 @@ def fs(
     del verbose
     from nomadpy.cli.views import alloc as views
 
-    found = find(session, _of_job(session, allocation, None) if job else allocation)
+    found = find(session, of_job(session, allocation, None) if job else allocation)
     ident = found["ID"]
     about = session.api.get(f"/v1/client/fs/stat/{ident}", path=path)
     if stat:

@@ -96,14 +96,12 @@ def _dynamic(rows: list[list[str]], allocation: dict[str, Any]) -> list[list[str
     return [[label, "no" if label in static else "yes", address] for label, _, address in rows]
 
 
-def tasks(
-    allocation: dict[str, Any], stats: dict[str, Any] | None, now_ns: int, *, verbose: bool = False, only: str = ""
-) -> RenderableType | None:
+def tasks(allocation: dict[str, Any], stats: dict[str, Any] | None, *, only: str = "") -> RenderableType | None:
     """Every task with its resources, usage and recent events, in the order in which they start."""
     states = allocation.get("TaskStates") or {}
     names = [name for name in _order(allocation, states) if not only or name == only]
     usage = (stats or {}).get("Tasks") or {}
-    parts = [_task(allocation, name, states.get(name) or {}, usage.get(name), now_ns, verbose) for name in names]
+    parts = [_task(allocation, name, states.get(name) or {}, usage.get(name)) for name in names]
     return stack(*parts) if parts else None
 
 
@@ -113,14 +111,7 @@ def _order(allocation: dict[str, Any], states: dict[str, Any]) -> list[str]:
     return sorted(names, key=lambda name: (_LIFECYCLE_ORDER.get((cycles.get(name) or {}).get("Hook", ""), 1), name))
 
 
-def _task(
-    allocation: dict[str, Any],
-    name: str,
-    task: dict[str, Any],
-    usage: dict[str, Any] | None,
-    now_ns: int,
-    verbose: bool,
-) -> RenderableType:
+def _task(allocation: dict[str, Any], name: str, task: dict[str, Any], usage: dict[str, Any] | None) -> RenderableType:
     cycle = ((allocation.get("AllocatedResources") or {}).get("TaskLifecycles") or {}).get(name) or {}
     kind = f" ({cycle['Hook']}{' sidecar' if cycle.get('Sidecar') else ''})" if cycle.get("Hook") else ""
     status = str(task.get("State") or "pending")
@@ -141,7 +132,7 @@ def _task(
             ]
         ),
         Text(""),
-        section("Recent Events:", events(task.get("Events") or [], now_ns, verbose=verbose)),
+        section("Recent Events:", events(task.get("Events") or [])),
     )
 
 
@@ -169,10 +160,11 @@ def memory_in_use(usage: dict[str, Any]) -> int:
     return int(memory.get("Usage") or memory.get("RSS") or 0)
 
 
-def events(rows: Iterable[dict[str, Any]], now_ns: int, *, verbose: bool = False) -> Columns:
+def events(rows: Iterable[dict[str, Any]]) -> Columns:
     """What happened to a task, newest first."""
-    del now_ns, verbose
-    newest = sorted(rows, key=lambda event: moment_ns(event.get("Time")), reverse=True)
+    # The newest stands last in what is reported; of several at the same moment that order decides.
+    numbered = sorted(enumerate(rows), key=lambda pair: (moment_ns(pair[1].get("Time")), pair[0]), reverse=True)
+    newest = [event for _, event in numbered]
     return Columns(
         ["Time", "Type", "Description"],
         [

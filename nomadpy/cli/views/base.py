@@ -197,7 +197,7 @@ class Details:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         indent = max((cell_len(name) for name, _ in self.pairs), default=0) + 3
         for name, value in self.pairs:
-            lead = Text(name.ljust(indent - 3), style="bold") + Text(" = ")
+            lead = Text.assemble((name.ljust(indent - 3), "bold"), " = ")
             room = max(10, options.max_width - indent)
             for number, line in enumerate(_fold(value, room, console)):
                 yield from _line(console, (lead if number == 0 else Text(" " * indent)) + line)

@@ -10,10 +10,6 @@ from rich.text import Text
 from nomadpy.cli.views.base import Columns, short
 
 
-def _nodes(count: int) -> str:
-    return f"{count} node{'' if count == 1 else 's'}"
-
-
 def reasons(metrics: dict[str, Any]) -> list[str]:
     """One sentence for each obstacle that the scheduler counted.
 
@@ -31,9 +27,9 @@ def reasons(metrics: dict[str, Any]) -> list[str]:
         if not count:
             found.append(f'No nodes are available in datacenter "{datacenter}"')
     for name, count in sorted((metrics.get("ClassFiltered") or {}).items()):
-        found.append(f'Class "{name}": {_nodes(count)} excluded by filter')
+        found.append(f'Class "{name}": {count} nodes excluded by filter')
     for name, count in sorted((metrics.get("ConstraintFiltered") or {}).items()):
-        found.append(f'Constraint "{name}": {_nodes(count)} excluded by filter')
+        found.append(f'Constraint "{name}": {count} nodes excluded by filter')
     if metrics.get("NodesExhausted"):
         found.append(f"Resources exhausted on {metrics['NodesExhausted']} nodes")
     for name, count in sorted((metrics.get("ClassExhausted") or {}).items()):

@@ -23,6 +23,7 @@ from nomadpy.cli.views.base import (
     state,
     when,
 )
+from nomadpy.cli.views.evaluation import in_progress
 
 _COUNTS = ("Queued", "Starting", "Running", "Failed", "Complete", "Lost", "Unknown")
 
@@ -170,7 +171,7 @@ def evaluations(rows: Iterable[dict[str, Any]], *, verbose: bool = False) -> Col
                 plain(row.get("Priority")),
                 row.get("TriggeredBy", ""),
                 state(row.get("Status", "")),
-                "N/A - In Progress" if row.get("Status") == "blocked" else plain(bool(row.get("FailedTGAllocs"))),
+                in_progress(row),
             ]
             for row in newest
         ],

@@ -45,13 +45,13 @@ def _group(group: dict[str, Any], verbose: bool) -> Iterator[Text]:
     updates = sorted((group.get("Updates") or {}).items())
     if updates:
         parts = [Text(f"{count} {name}", style=_UPDATE_STYLES.get(name, "")) for name, count in updates]
-        title = title + Text(" (") + Text(", ").join(parts) + Text(")")
+        title = Text.assemble(title, " (", Text(", ").join(parts), ")")
     yield title
     if group.get("Type") in ("Edited", "Added", "Deleted") or verbose:
         yield from _content(group, 1)
     for task in group.get("Tasks") or []:
         line = _marked(task, f'Task: "{task.get("Name", "")}"', 1)
-        yield line + _annotations(task)
+        yield Text.assemble(line, _annotations(task))
         # The tasks of a group that comes or goes as a whole say no more than the job file does.
         if task.get("Type") == "Edited" or verbose:
             yield from _content(task, 2)
@@ -74,7 +74,7 @@ def _field(field: dict[str, Any], name_width: int, depth: int) -> Text:
     kind, old, new = field.get("Type"), field.get("Old", ""), field.get("New", "")
     name = f"{field['Name']}: ".ljust(name_width + 2)
     value = {"Added": f'"{new}"', "Deleted": f'"{old}"', "Edited": f'"{old}" => "{new}"'}.get(str(kind), f'"{new}"')
-    return _marked(field, name + value, depth) + _annotations(field)
+    return Text.assemble(_marked(field, name + value, depth), _annotations(field))
 
 
 def _annotations(node: dict[str, Any]) -> Text:
@@ -82,13 +82,13 @@ def _annotations(node: dict[str, Any]) -> Text:
     if not words:
         return Text("")
     parts = [Text(word, style=_ANNOTATION_STYLES.get(word, "")) for word in words]
-    return Text(" (") + Text(", ").join(parts) + Text(")")
+    return Text.assemble(" (", Text(", ").join(parts), ")")
 
 
 def _marked(node: dict[str, Any], text: str, depth: int) -> Text:
     mark, style = _MARKS.get(str(node.get("Type")), ("", ""))
-    lead = Text("  " * depth + mark.ljust(4), style=style)
-    return lead + Text(text, style="bold" if text.startswith(("Job:", "Task Group:", "Task:")) else "")
+    is_title = text.startswith(("Job:", "Task Group:", "Task:"))
+    return Text.assemble(("  " * depth + mark.ljust(4), style), (text, "bold" if is_title else ""))
 
 
 def _indent(depth: int) -> str:

@@ -64,8 +64,8 @@ def _evaluation_line(sight: Sight, wheel: str, elapsed_ns: int) -> Text:
     status = str(evaluation.get("Status", "pending"))
     lead = Text("✓ " if status == "complete" else "✗ " if sight.is_evaluated else f"{wheel} ")
     lead.stylize("green" if status == "complete" else "red" if sight.is_evaluated else "cyan")
-    return lead + Text.assemble(
-        f"Evaluation {short(evaluation.get('ID', ''))} ", state(status), (f"  {span(elapsed_ns)}", "dim")
+    return Text.assemble(
+        lead, f"Evaluation {short(evaluation.get('ID', ''))} ", state(status), (f"  {span(elapsed_ns)}", "dim")
     )
 
 

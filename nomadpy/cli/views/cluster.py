@@ -1,0 +1,120 @@
+"""Views of servers, namespaces, node pools and the scheduler configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from nomadpy.cli.views.base import Columns, Details, plain, stack, state
+
+
+def members(rows: Iterable[dict[str, Any]], leaders: dict[str, str], *, detailed: bool = False) -> Columns:
+    """The table of servers; ``leaders`` maps a region to its leader's RPC address."""
+    headers = ["Name", "Address", "Port", "Status", "Leader", "Raft Version", "Build", "Datacenter", "Region"]
+    if detailed:
+        headers.append("Tags")
+    table = []
+    for row in sorted(rows, key=lambda row: str(row.get("Name"))):
+        tags = row.get("Tags") or {}
+        leads = leaders.get(tags.get("region", "")) == _rpc_address(row)
+        line: list[str | Text] = [
+            plain(row.get("Name")),
+            plain(row.get("Addr")),
+            plain(row.get("Port")),
+            state(row.get("Status", "")),
+            Text(plain(leads), style="green" if leads else ""),
+            plain(tags.get("raft_vsn")),
+            plain(tags.get("build")),
+            plain(tags.get("dc")),
+            plain(tags.get("region")),
+        ]
+        if detailed:
+            line.append(",".join(f"{name}={value}" for name, value in sorted(tags.items())))
+        table.append(line)
+    return Columns(headers, table, flexible=["Name", "Tags"])
+
+
+def _rpc_address(member: dict[str, Any]) -> str:
+    tags = member.get("Tags") or {}
+    host = tags.get("rpc_addr") or member.get("Addr") or ""
+    return f"[{host}]:{tags.get('port')}" if ":" in host else f"{host}:{tags.get('port')}"
+
+
+def namespaces(rows: Iterable[dict[str, Any]]) -> Columns:
+    """The table of namespaces."""
+    ordered = sorted(rows, key=lambda row: str(row.get("Name")))
+    table = [[plain(row.get("Name")), plain(row.get("Description"))] for row in ordered]
+    return Columns(["Name", "Description"], table, flexible=["Description"])
+
+
+def namespace(found: dict[str, Any]) -> RenderableType:
+    """One namespace."""
+    capabilities = found.get("Capabilities") or {}
+    facts = Details(
+        [
+            ("Name", plain(found.get("Name"))),
+            ("Description", plain(found.get("Description"))),
+            ("Quota", plain(found.get("Quota"))),
+            ("Enabled Drivers", plain(capabilities.get("EnabledTaskDrivers") or "*")),
+            ("Disabled Drivers", plain(capabilities.get("DisabledTaskDrivers"))),
+            ("Default Node Pool", plain((found.get("NodePoolConfiguration") or {}).get("Default"))),
+        ]
+    )
+    meta = found.get("Meta") or {}
+    return stack(facts, Details(sorted(meta.items())) if meta else None)
+
+
+def node_pools(rows: Iterable[dict[str, Any]]) -> Columns:
+    """The table of node pools."""
+    ordered = sorted(rows, key=lambda row: str(row.get("Name")))
+    table = [[plain(row.get("Name")), plain(row.get("Description"))] for row in ordered]
+    return Columns(["Name", "Description"], table, flexible=["Description"])
+
+
+def scheduler(config: dict[str, Any]) -> Details:
+    """The scheduler configuration."""
+    preemption = config.get("PreemptionConfig") or {}
+    return Details(
+        [
+            ("Scheduler Algorithm", plain(config.get("SchedulerAlgorithm"))),
+            ("Memory Oversubscription", plain(bool(config.get("MemoryOversubscriptionEnabled")))),
+            ("Reject Job Registration", plain(bool(config.get("RejectJobRegistration")))),
+            ("Pause Eval Broker", plain(bool(config.get("PauseEvalBroker")))),
+            ("Preemption System Scheduler", plain(bool(preemption.get("SystemSchedulerEnabled")))),
+            ("Preemption Service Scheduler", plain(bool(preemption.get("ServiceSchedulerEnabled")))),
+            ("Preemption Batch Scheduler", plain(bool(preemption.get("BatchSchedulerEnabled")))),
+            ("Preemption SysBatch Scheduler", plain(bool(preemption.get("SysBatchSchedulerEnabled")))),
+            ("Modify Index", plain(config.get("ModifyIndex", 0))),
+        ]
+    )
+
+
+def agent_info(stats: dict[str, dict[str, str]]) -> RenderableType:
+    """What an agent tells about itself, section by section."""
+    parts: list[RenderableType] = []
+    for name, values in sorted(stats.items()):
+        lines = [Text(name, style="bold")]
+        lines += [Text(f"  {key} = {value}") for key, value in sorted(values.items())]
+        parts.append(Text("\n").join(lines))
+    return stack(*parts)
+
+
+def metrics(found: dict[str, Any]) -> RenderableType:
+    """The metrics of the last interval."""
+    gauges = [[one["Name"], _labels(one), f"{one.get('Value', 0):g}"] for one in found.get("Gauges") or []]
+    samples = [
+        [one["Name"], _labels(one), str(one.get("Count", 0)), f"{one.get('Mean', 0):g}", f"{one.get('Max', 0):g}"]
+        for one in [*(found.get("Counters") or []), *(found.get("Samples") or [])]
+    ]
+    return stack(
+        Text(f"Interval {found.get('Timestamp', '')}", style="bold"),
+        Columns(["Gauge", "Labels", "Value"], gauges, flexible=["Labels"]) if gauges else None,
+        Columns(["Sample", "Labels", "Count", "Mean", "Max"], samples, flexible=["Labels"]) if samples else None,
+    )
+
+
+def _labels(one: dict[str, Any]) -> str:
+    return ",".join(f"{name}={value}" for name, value in sorted((one.get("Labels") or {}).items())) or "-"
