@@ -94,7 +94,7 @@ class HttpConnection:
         self.lingers = False
         self._n_heads_seen = 0
         self._read_deadline_s = _NEVER
-        self.write_deadline_s = _NEVER
+        self._write_deadline_s = _NEVER
 
     async def run(self) -> None:
         """Answer requests until the connection ends; the stream is closed when this returns."""
@@ -125,7 +125,7 @@ class HttpConnection:
 
     def expire(self, now_s: float) -> None:
         """Act on the time limits that have passed at ``now_s`` (trio's clock)."""
-        if now_s >= self.write_deadline_s:
+        if now_s >= self._write_deadline_s:
             self._cut()
         elif now_s >= self._read_deadline_s:
             self._read_deadline_s = _NEVER
@@ -260,7 +260,7 @@ class HttpConnection:
             if exchange is None:
                 return
             self._exchange = exchange
-            if exchange.head is None:
+            if exchange.refusal is not None or exchange.head is None:
                 await self._refuse(exchange.refusal)
                 return
             if exchange.head.wants_websocket:
@@ -287,6 +287,9 @@ class HttpConnection:
         writer = self.writer(head)
         call = HttpCall(self, exchange, head, writer)
         failed = await self._run_app(self._http_scope(head), call.receive, call.send)
+        if self._write_deadline_s != _NEVER:
+            # A write was cut short, so nothing behind it would be understood.
+            return False
         if exchange.refusal is not None and not writer.started:
             await self._refuse(exchange.refusal)
             return False
@@ -380,7 +383,7 @@ class HttpConnection:
         if not self.lingers or self.eof:
             return
         self.make_room()
-        self.write_deadline_s = trio.current_time() + self._config.write_timeout_s
+        self._write_deadline_s = trio.current_time() + self._config.write_timeout_s
         with trio.move_on_after(self._config.linger_timeout_s):
             try:
                 if isinstance(self._stream, trio.abc.HalfCloseableStream):
@@ -392,7 +395,7 @@ class HttpConnection:
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send bytes to the peer; when it is gone, the request is cancelled instead of an error raised."""
-        self.write_deadline_s = trio.current_time() + self._config.write_timeout_s
+        self._write_deadline_s = trio.current_time() + self._config.write_timeout_s
         try:
             await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -400,7 +403,7 @@ class HttpConnection:
             self._peer_gone(broken=True)
             await trio.lowlevel.checkpoint()
             return
-        self.write_deadline_s = _NEVER
+        self._write_deadline_s = _NEVER
         self._counters.n_bytes_sent += len(data)
 
     def writer(self, head: RequestHead | None) -> ResponseWriter:
