@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -108,7 +109,56 @@ def read_log(task: TaskConfig, stream: str = "stdout") -> str:
     prefix = f"{task.task_name}.{stream}."
     names = [name for name in os.listdir(task.dirs.logs_dir) if name.startswith(prefix)]
     names.sort(key=lambda name: int(name.removeprefix(prefix)))
-    return "".join(Path(task.dirs.logs_dir, name).read_text() for name in names)
+    return "".join(Path(task.dirs.logs_dir, name).read_bytes().decode() for name in names)
+
+
+def read_file(*parts: str) -> str:
+    """The text of a file."""
+    return Path(*parts).read_text()
+
+
+class EngineProxy:
+    """A way to the real engine that can be cut: an engine that goes away and comes back, as clients see it."""
+
+    def __init__(self, root: Path, nursery: trio.Nursery) -> None:
+        self.path = f"{root}/engine.sock"
+        self.endpoint = f"unix://{self.path}"
+        self._nursery = nursery
+        self._scope = trio.CancelScope()
+
+    async def open(self) -> None:
+        """Lets clients through."""
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listening.bind(self.path)
+        listening.listen(64)
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+        self._scope = trio.CancelScope()
+        self._nursery.start_soon(self._serve, listener, self._scope)
+
+    async def cut(self) -> None:
+        """Breaks every connection and refuses new ones."""
+        os.unlink(self.path)
+        self._scope.cancel()
+        await trio.lowlevel.checkpoint()
+
+    async def _serve(self, listener: trio.SocketListener, scope: trio.CancelScope) -> None:
+        with scope:
+            await trio.serve_listeners(self._forward, [listener])
+
+    async def _forward(self, client: trio.SocketStream) -> None:
+        async with client, await trio.open_unix_socket("/var/run/docker.sock") as engine, trio.open_nursery() as both:
+            both.start_soon(self._copy, client, engine)
+            await self._copy(engine, client)
+            both.cancel_scope.cancel()
+
+    @staticmethod
+    async def _copy(source: trio.SocketStream, target: trio.SocketStream) -> None:
+        try:
+            async for data in source:
+                await target.send_all(data)
+            await target.send_eof()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # one side hung up: the other notices by its own
 
 
 async def eventually(condition: Any, *, within_s: float = 10.0, what: str = "") -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from docker_bench import DockerBench, eventually, read_log
+from docker_bench import DockerBench, eventually, read_file, read_log
 
 from nomadpy.drivers.contract import TaskLimits
 from nomadpy.drivers.docker import DockerDriver
@@ -47,9 +47,9 @@ async def test_a_task_sees_its_directories_and_environment(bench: DockerBench, d
     result, stdout = await bench.run(task)
     assert stdout == "hello world\n"
     assert result.exit_code == 1, "the log directory is read only"
-    assert Path(task.dirs.local_dir, "l").read_text() == "l\n"
-    assert Path(task.dirs.shared_dir, "data/a").read_text() == "a\n"
-    assert Path(task.dirs.secrets_dir, "s").read_text() == "s\n"
+    assert read_file(task.dirs.local_dir, "l") == "l\n"
+    assert read_file(task.dirs.shared_dir, "data/a") == "a\n"
+    assert read_file(task.dirs.secrets_dir, "s") == "s\n"
 
 
 async def test_stop_asks_with_the_signal(bench: DockerBench, driver: DockerDriver) -> None:
