@@ -54,6 +54,9 @@ class HttpCall:
                 self._delivered = exchange.body_complete
                 self._wire.make_room()
                 return {"type": "http.request", "body": data, "more_body": not exchange.body_complete}
+            if exchange.refusal is not None:
+                # The request has been cancelled already; only a shielded application gets further than this.
+                await trio.lowlevel.checkpoint()
             if exchange.aborted or exchange.refusal is not None or self._writer.complete or self._wire.eof:
                 return dict(_DISCONNECT)
             if self.awaits_continue and not self._writer.started:
@@ -69,6 +72,10 @@ class HttpCall:
             ResponseError: the message breaks the rules.
         """
         writer = self._writer
+        if self._exchange.refusal is not None and not writer.started:
+            # The server's own answer takes the place of one that was made from half a request.
+            await trio.lowlevel.checkpoint()
+            return
         if self._wire.closing or (self.awaits_continue and not writer.started):
             # A client that was never told to go on may or may not send its body, so nothing can follow.
             writer.keep_alive = False

@@ -386,8 +386,10 @@ class HttpConnection:
         self._write_deadline_s = trio.current_time() + self._config.write_timeout_s
         with trio.move_on_after(self._config.linger_timeout_s):
             try:
-                if isinstance(self._stream, trio.abc.HalfCloseableStream):
-                    await self._stream.send_eof()
+                # The reader may still be writing the answer to a ping or a close.
+                async with self.send_lock:
+                    if isinstance(self._stream, trio.abc.HalfCloseableStream):
+                        await self._stream.send_eof()
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return
             while not self.eof:

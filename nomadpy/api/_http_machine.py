@@ -14,7 +14,8 @@ bytes are dropped: ``finished`` is then true.
                            |                    |
                            +------ refusal -----+--> finished
 
-Not handled on purpose: trailers are counted and dropped, and obsolete line folding is refused.
+Not handled on purpose: trailers are counted and dropped, and obsolete line folding is refused. llhttp takes
+several spaces before the target, which RFC 9112 §3 allows; nothing else is taken that h11 would refuse.
 """
 
 from __future__ import annotations
