@@ -20,7 +20,7 @@ IDENT, NUMBER, NEWLINE, COMMENT, EOF = "ident", "number", "newline", "comment", 
 OQUOTE, CQUOTE, OHEREDOC, CHEREDOC = "oquote", "cquote", "oheredoc", "cheredoc"
 QUOTED_LIT, HEREDOC_LIT = "quoted", "string"
 INTERPOLATION, DIRECTIVE, SEQUENCE_END = "${", "%{", "sequence_end"
-BAD = "bad"
+BAD, UNCLOSED = "bad", "unclosed"
 
 
 class Token(NamedTuple):
@@ -35,6 +35,7 @@ _NORMAL = re.compile(
     | (?P<newline>\r?\n)
     | (?P<number>[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)
     | (?P<comment>\#[^\n]*|//[^\n]*|/\*(?s:.*?)\*/)
+    | (?P<unclosed>/\*.*)
     | (?P<oheredoc><<-?[^\W\d][\w-]*[ \t]*\r?\n)
     | (?P<punctuation>\.\.\.|==|!=|<=|>=|&&|\|\||=>|::|[{}()\[\]=,.:?+\-*/%!<>~])
     | (?P<oquote>")
@@ -108,6 +109,9 @@ class _Scanner:
                 return True
             if kind == BAD:
                 self.bad(start)
+            elif kind == UNCLOSED:
+                detail = "There is no */ to end this comment."
+                self.complain("Unterminated comment", detail, start, start + 2)
             if len(tokens) > TOKENS_MAX:
                 self.at = at
                 return False
@@ -134,9 +138,6 @@ class _Scanner:
             detail = 'The ";" character is not valid. Use newlines to separate arguments and blocks.'
         elif character in "&|^":
             detail = "Bitwise operators are not supported. Did you mean a boolean operator (&& or ||)?"
-        elif character == "/":
-            self.complain("Unterminated comment", "There is no */ to end this comment.", start, start + 2)
-            return
         else:
             detail = f"The character {character!r} is not used within the language."
         self.complain("Invalid character", detail, start, start + 1)

@@ -17,6 +17,8 @@ from nomadpy.jobspec.hcl.syntax import Attribute, Block, Body, Expression
 _OPENERS = frozenset({"{", "[", "(", lexer.INTERPOLATION, lexer.DIRECTIVE, lexer.OQUOTE, lexer.OHEREDOC})
 _CLOSERS = frozenset({"}", "]", ")", lexer.SEQUENCE_END, lexer.CQUOTE, lexer.CHEREDOC})
 
+_FLAT = frozenset({"[", "("})
+
 
 def parse(text: str | bytes, filename: str) -> Body:
     """The syntax tree of a native-syntax file.
@@ -131,25 +133,32 @@ class _BodyParser(ExpressionParser):
             self.at = len(self.tokens) - 1
             self.look()
             return
-        open_now = 0
-        for token in self.tokens[before : self.at]:
-            open_now += (token.kind in _OPENERS) - (token.kind in _CLOSERS)
-        inside = max(open_now, 0)
+        opened = _left_open(self.tokens[before : self.at])
+        if opened and opened[-1] in _FLAT and self.tokens[self.at - 1].kind == lexer.NEWLINE and self.starts_item(0):
+            return
         while self.kind != lexer.EOF:
             kind = self.kind
-            if kind in _OPENERS:
-                inside += 1
-            elif kind in _CLOSERS:
-                if kind == "}" and inside <= 0:
+            if kind == "}":
+                # A brace also ends every list and call that was never closed inside its block.
+                while opened and opened[-1] in _FLAT:
+                    opened.pop()
+                if not opened:
                     break
-                inside -= 1
-            elif kind == lexer.NEWLINE and (inside <= 0 or self.starts_item()):
+                opened.pop()
+            elif kind in _OPENERS:
+                opened.append(kind)
+            elif kind in _CLOSERS and opened:
+                opened.pop()
+            elif kind == lexer.NEWLINE and (not opened or (opened[-1] in _FLAT and self.starts_item(1))):
                 break
             self.advance()
+        if self.at == before:
+            # A stray closing brace ends nothing, so nothing else would move past it.
+            self.advance()
 
-    def starts_item(self) -> bool:
-        """Whether the next line looks like an attribute or block, so that an unclosed bracket ends here."""
-        after = self.tokens[self.at + 1 : self.at + 3]
+    def starts_item(self, ahead: int) -> bool:
+        """Whether the token that far ahead seems to begin an attribute or block, not an element of a list."""
+        after = self.tokens[self.at + ahead : self.at + ahead + 2]
         return len(after) == 2 and after[0].kind == lexer.IDENT and after[1].kind in ("=", "{", lexer.OQUOTE)
 
     def item(self, attributes: dict[str, Attribute], blocks: list[Block]) -> None:
@@ -240,3 +249,14 @@ def _required_detail(kind: str) -> str:
     if kind == "}":
         return "There is no open block for this closing brace to end."
     return "An argument or block definition is required here."
+
+
+def _left_open(tokens: list[lexer.Token]) -> list[str]:
+    """The opening tokens that have no end among these tokens."""
+    opened: list[str] = []
+    for token in tokens:
+        if token.kind in _OPENERS:
+            opened.append(token.kind)
+        elif token.kind in _CLOSERS and opened:
+            opened.pop()
+    return opened
