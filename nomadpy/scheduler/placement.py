@@ -67,6 +67,7 @@ class GroupPlacer:
             self.count(alloc, 1)
         self._refused: dict[int, str] = {}
         self._ranked: FloatColumn | None = None
+        self._stale: set[int] = set()
         self._numbers: list[IntColumn] = []
         self._indexes: list[IntColumn] = []
         self._details: dict[int, PlacedAlloc] = {}
@@ -114,7 +115,11 @@ class GroupPlacer:
 
     def _accept_many(self, numbers: IntColumn, counts: IntColumn, name_indexes: IntColumn) -> None:
         self._take(Taken(numbers, counts, self._demand))
-        self._ranking.collisions[numbers] += counts
+        if self._ranking.spreads:
+            for number in numbers.tolist():
+                self._ranking.add(number, 1)
+        else:
+            self._ranking.add_many(numbers, counts)
         self._neighbours.add_many(numbers, counts)
         self._numbers.append(np.repeat(numbers, counts))
         self._indexes.append(name_indexes)
@@ -147,7 +152,6 @@ class GroupPlacer:
                 break
             self._refused[number] = given
             ranked[number] = -np.inf
-            self._rank_again(number)
         if self._metrics is None:
             self._metrics = self._success(ranked, wanted.avoid)
         self._accept(number, wanted, given)
@@ -214,8 +218,12 @@ class GroupPlacer:
         """Scores of all nodes, -inf for one that cannot take any."""
         if self._ranked is None:
             self._ranked = np.where(self._fits(slice(None)), self._ranking.scores(), -np.inf)
-            if self._refused:
-                self._ranked[list(self._refused)] = -np.inf
+        elif self._stale:
+            changed = np.array(sorted(self._stale))
+            self._ranked[changed] = np.where(self._fits(changed), self._ranking.scores(changed), -np.inf)
+        self._stale.clear()
+        if self._refused:
+            self._ranked[list(self._refused)] = -np.inf
         return self._ranked
 
     def _fits(self, where: IntColumn | slice) -> BoolColumn:
@@ -229,16 +237,11 @@ class GroupPlacer:
         )
         return self._neighbours.allow(fits, where)
 
-    def _rank_again(self, number: int) -> None:
-        """Brings one node's rank up to date."""
-        if self._ranked is None:
-            return
+    def _changed(self, number: int) -> None:
+        """Notes that a node's rank has to be worked out anew; with it those of all nodes when they hang together."""
         if self._ranking.spreads or self._neighbours.properties:
             self._ranked = None
-            return
-        one = np.array([number])
-        able = number not in self._refused and bool(self._fits(one)[0])
-        self._ranked[number] = self._ranking.scores(one)[0] if able else -np.inf
+        self._stale.add(number)
 
     def free(self, alloc: Allocation) -> None:
         """Lets the placements that follow use what an allocation holds."""
@@ -255,7 +258,7 @@ class GroupPlacer:
         if number >= 0 and not alloc.client_terminal():
             self.count(alloc, sign)
             self._refused.pop(number, None)
-            self._rank_again(number)
+            self._changed(number)
 
     def _accept(self, number: int, wanted: Wanted, given: Assigned) -> None:
         extras = ((number, given.held),) if given.held != Extras() else ()
@@ -263,7 +266,7 @@ class GroupPlacer:
         self._take(Taken(*one, self._demand, extras))
         self._ranking.add(number, 1)
         self._neighbours.add(number, 1, same_group=True)
-        self._rank_again(number)
+        self._changed(number)
         detail = PlacedAlloc(
             previous_alloc_id=wanted.previous.id if wanted.previous is not None else "",
             ports=given.held.ports,
@@ -302,7 +305,7 @@ class GroupPlacer:
 
     def _success(self, ranked: FloatColumn, avoid: frozenset[int]) -> AllocMetric:
         """The metrics of a placement that is about to succeed, with the best nodes."""
-        return self._base_metric().replace(score_meta_data=self._ranking.explain(_top(ranked), penalised=avoid))
+        return self._base_metric().replace(score_meta_data=self._ranking.explain(_top(ranked), ranked, penalised=avoid))
 
     def _base_metric(self) -> AllocMetric:
         eligible = self.eligible
@@ -383,9 +386,11 @@ _NO_DETAIL = PlacedAlloc()
 
 def _top(ranked: FloatColumn) -> Sequence[int]:
     """The numbers of the best nodes, best first, ties by number."""
-    able = np.flatnonzero(ranked > -np.inf)
-    if len(able) > TOP_SCORES:
-        bar = np.partition(ranked[able], len(able) - TOP_SCORES)[len(able) - TOP_SCORES]
-        able = able[ranked[able] >= bar]
-    order = np.argsort(-ranked[able], kind="stable")[:TOP_SCORES]
-    return [int(number) for number in able[order]]
+    left, best = ranked.copy(), []
+    for _ in range(min(TOP_SCORES, len(left))):
+        number = int(np.argmax(left))
+        if left[number] == -np.inf:
+            break
+        best.append(number)
+        left[number] = -np.inf
+    return best

@@ -100,30 +100,40 @@ def spread_counts(facts: Facts, job: Job, group: TaskGroup) -> list[SpreadCount]
 
 
 class Ranking:
-    """Scores of one group on every node. ``collisions`` counts the group's allocations per node; whoever changes the
-    fleet or the collisions asks again for what changed."""
+    """Scores of one group on every node, given the group's allocations there. Whoever changes the fleet or these counts
+    asks again for what changed."""
 
     def __init__(self, fleet: Fleet, job: Job, group: TaskGroup, demand: Demand, algorithm: str) -> None:
         self._fleet = fleet
         self._demand = demand
         self._desired = float(max(group.count, 1))
         self._spread_out = algorithm == "spread"
-        self.collisions: IntColumn = np.zeros(fleet.facts.size, dtype=np.int64)
+        self._held: IntColumn = np.zeros(fleet.facts.size, dtype=np.int64)
+        self._any_held = False
         self.affinity = affinity_scores(fleet.facts, job, group)
         self.spreads = spread_counts(fleet.facts, job, group)
 
     def add(self, number: int, count: int) -> None:
         """Counts allocations of the group on a node in or, below zero, out."""
-        self.collisions[number] += count
+        self._any_held = True
+        self._held[number] += count
         for spread in self.spreads:
             spread.add(number, count)
 
+    def add_many(self, numbers: IntColumn, counts: IntColumn) -> None:
+        """Counts new allocations on distinct nodes in."""
+        assert not self.spreads
+        self._any_held = True
+        self._held[numbers] += counts
+
     def scores(self, where: Where = EVERYWHERE, *, penalised: bool = False) -> FloatColumn:
         """The final score of one more allocation on these nodes; ``penalised`` when it failed there before."""
-        fit = self._fit(where, 1)
-        crowding = self._crowding(where)
-        total = fit - crowding
-        scorers = 1.0 + (crowding > 0)
+        total = self._fit(where, 1)
+        scorers: FloatColumn = np.ones(len(total))
+        if self._any_held:
+            crowding = self._crowding(where)
+            total -= crowding
+            scorers += crowding > 0
         if penalised:
             total -= 1.0
             scorers += 1.0
@@ -134,14 +144,15 @@ class Ranking:
             boost = self._boost()[where]
             total += boost
             scorers += boost != 0
-        return total / scorers
+        total /= scorers
+        return total
 
     def ahead(self, numbers: IntColumn, steps: IntColumn) -> FloatColumn:
         """Matrix: the score of the (steps[j]+1)-th further allocation on numbers[i], others staying as they are.
         Not for groups with spreads, whose scores depend on what other nodes get."""
         assert not self.spreads
         fit = self._fit(numbers[:, None], steps[None, :] + 1)
-        held = self.collisions[numbers][:, None] + steps[None, :]
+        held = self._held[numbers][:, None] + steps[None, :]
         crowded = held > 0
         total = fit - np.where(crowded, (held + 1) / self._desired, 0.0)
         scorers = 1.0 + crowded
@@ -151,24 +162,25 @@ class Ranking:
         scored: FloatColumn = total / scorers
         return scored
 
-    def explain(self, numbers: Sequence[int], *, penalised: frozenset[int] = frozenset()) -> tuple[ScoreMeta, ...]:
-        """The scores of some nodes by scorer."""
+    def explain(
+        self, numbers: Sequence[int], final: FloatColumn, *, penalised: frozenset[int]
+    ) -> tuple[ScoreMeta, ...]:
+        """The scores of some nodes by scorer; ``final`` holds the final scores of all nodes."""
         at = np.array(numbers, dtype=np.int64)
-        fit, crowding = self._fit(at, 1), self._crowding(at)
+        fit, crowding = self._fit(at, 1).tolist(), self._crowding(at).tolist()
         boost = self._boost()[at] if self.spreads else None
-        final = [float(self.scores(at[i : i + 1], penalised=n in penalised)[0]) for i, n in enumerate(numbers)]
         found = []
         for i, number in enumerate(numbers):
             node = self._fleet.facts.nodes[number]
             scores = {
-                "binpack": float(fit[i]),
-                "job-anti-affinity": -float(crowding[i]),
+                "binpack": fit[i],
+                "job-anti-affinity": -crowding[i],
                 "node-affinity": 0.0 if self.affinity is None else float(self.affinity[number]),
                 "node-reschedule-penalty": -1.0 if number in penalised else 0.0,
             }
             if boost is not None:
                 scores["allocation-spread"] = float(boost[i])
-            found.append(ScoreMeta(node_id=node.id if node else "", scores=scores, norm_score=final[i]))
+            found.append(ScoreMeta(node_id=node.id if node else "", scores=scores, norm_score=float(final[number])))
         return tuple(found)
 
     def _fit(self, where: Where, count: int | IntColumn) -> FloatColumn:
@@ -176,12 +188,14 @@ class Ranking:
         fleet, facts = self._fleet, self._fleet.facts
         load: FloatColumn = np.exp2((fleet.cpu_free[where] - count * self._demand.cpu) * facts.cpu_scale[where])
         load += np.exp2((fleet.memory_free[where] - count * self._demand.memory) * facts.memory_scale[where])
-        raw = load - 2.0 if self._spread_out else 20.0 - load
-        fit: FloatColumn = np.clip(raw, 0.0, _MAX_FIT) / _MAX_FIT
-        return fit
+        raw: FloatColumn = load - 2.0 if self._spread_out else 20.0 - load
+        np.maximum(raw, 0.0, out=raw)
+        np.minimum(raw, _MAX_FIT, out=raw)
+        raw /= _MAX_FIT
+        return raw
 
     def _crowding(self, where: Where) -> FloatColumn:
-        held = self.collisions[where]
+        held = self._held[where]
         crowding: FloatColumn = np.where(held > 0, (held + 1) / self._desired, 0.0)
         return crowding
 

@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 from nomadpy.model.alloc import Allocation
+from nomadpy.model.diff import group_update_kind
 from nomadpy.model.job import Job
 from nomadpy.scheduler.eligibility import eligibility
 from nomadpy.scheduler.fleet import Fleet
-
-try:
-    from nomadpy.model.diff import group_update_kind
-except ImportError:
-
-    def group_update_kind(old_job: Job, new_job: Job, group: str) -> str:
-        old, new = old_job.group(group), new_job.group(group)
-        same = old is not None and new is not None and (old.tasks, old.networks) == (new.tasks, new.networks)
-        return "in-place" if same else "destructive"
-
 
 IGNORE, IN_PLACE, DESTRUCTIVE = "ignore", "in-place", "destructive"
 
