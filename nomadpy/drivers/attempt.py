@@ -85,10 +85,12 @@ class Attempt:
 
     async def _conclude(self) -> ExitResult:
         self.close()
+        concluded: list[ExitResult] = []
         with trio.CancelScope(shield=True):
             if self.facts["executor_is_child_of"] == os.getpid():
                 await reap(int(self.facts["executor_pid"]))
-            return await trio.to_thread.run_sync(conclude, self.facts)
+            concluded.append(await trio.to_thread.run_sync(conclude, self.facts))
+        return concluded[0]
 
 
 def conclude(facts: dict[str, Any]) -> ExitResult:

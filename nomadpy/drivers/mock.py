@@ -28,7 +28,7 @@ from nomadpy.drivers.contract import (
     TaskHandle,
 )
 from nomadpy.drivers.executor.logs import RotatedLog
-from nomadpy.drivers.schema import BLOCK, BOOL, DURATION, INT, MAP, STRING, Option
+from nomadpy.drivers.schema import BLOCK, BOOL, DURATION, INT, STRING, Option
 from nomadpy.model.alloc import ResourceUsage, ResourceUsageCpu, ResourceUsageMemory, TaskResourceUsage
 from nomadpy.model.errors import Fatal, Invalid, NotFound, Temporary
 

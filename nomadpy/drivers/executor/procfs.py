@@ -55,9 +55,20 @@ def kill_group(pgid: int, signal: int = SIGKILL) -> bool:
     return True
 
 
+def alive(pid: int) -> bool:
+    """Whether the process still runs; one that only waits to be reaped does not."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            data = file.read()
+    except OSError:
+        return False
+    return data[data.rindex(b")") + 2 : data.rindex(b")") + 3] not in b"ZX"
+
+
 def kill_cgroup(directory: str) -> int:
     """Kills every process in a cgroup, by one write where the kernel can (v2), else one by one; how many it found."""
-    pids = cgroup_pids(directory)
+    # The dead stay listed until somebody reaps them, which for orphans is up to the machine's process 1.
+    pids = [pid for pid in cgroup_pids(directory) if alive(pid)]
     if pids:
         try:
             fd = os.open(f"{directory}/cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
