@@ -188,7 +188,7 @@ def test_errors(text: str, message: str) -> None:
         "[for a in range(1000) : [for b in range(1000) : [for c in range(1000) : c]]]",
         'try(join("", [for a in range(1000) : [for b in range(1000) : a]]), [for a in range(1000) : '
         "[for b in range(1000) : [for c in range(1000) : c]]])",
-        'replace(replace(replace(format("%09999d", 1), "0", format("%0999d", 1)), "0", format("%0999d", 1)), "0", "00")',
+        'replace(replace(format("%09999d", 1), "0", format("%0999d", 1)), "0", format("%0999d", 1))',
         "pow(2, 100000000)",
         "range(100000)",
         'format("%999999999d", 1)',

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterator
 from decimal import Decimal
 
+from nomadpy.jobspec.hcl.functions._regex import Pattern
 from nomadpy.jobspec.hcl.functions._registry import ArgumentError, CallFailure, Parameter, function
 from nomadpy.jobspec.hcl.types import NUMBER, STRING, list_of
 from nomadpy.jobspec.hcl.values import STRING_LENGTH_MAX, HclList
@@ -14,10 +15,6 @@ from nomadpy.jobspec.hcl.values import STRING_LENGTH_MAX, HclList
 Number = int | Decimal
 
 _STR = Parameter("str", STRING)
-# Python's `re` backtracks, unlike RE2, so text and pattern are kept small.
-REGEX_TEXT_MAX = 64 * 1024
-REGEX_PATTERN_MAX = 1000
-_NESTED_REPEAT = re.compile(r"\([^()]*[+*}][^()]*\)\s*(?:[+*]|\{\d*,)")
 
 
 def graphemes(text: str) -> Iterator[str]:
@@ -181,42 +178,20 @@ def substr(text: str, offset: Number, length: Number) -> str:
 
 @function("regex_replace", Parameter("str", STRING), Parameter("pattern", STRING), Parameter("replace", STRING))
 def regex_replace(text: str, pattern: str, replacement: str) -> str:
-    """Every match replaced, with ``$1``, ``${1}`` and ``${name}`` standing for groups and ``$$`` for a dollar.
-
-    Patterns are RE2's as far as Python's ``re`` agrees: ``\\z``, ``\\Q…\\E``, ``\\pN`` classes, POSIX classes and
-    the ``U`` flag are refused as bad patterns; lookaround and backreferences, which RE2 refuses, are refused
-    too. A repeat of a group that itself repeats is refused, because it could run for ever here.
-    """
-    if len(text) > REGEX_TEXT_MAX:
-        raise ArgumentError(0, f"at most {REGEX_TEXT_MAX} characters can be searched")
-    compiled = _compile(pattern)
+    """Every match of an RE2 pattern replaced; ``$1``, ``${1}``, ``${name}`` stand for groups, ``$$`` for a dollar."""
+    compiled = Pattern(pattern)
     template = _replacement_parts(replacement)
-    grown = 0
-
-    def substitute(found: re.Match[str]) -> str:
-        nonlocal grown
-        made = "".join(_group(found, part) if is_group else part for is_group, part in template)
+    pieces: list[str] = []
+    at = grown = 0
+    for captures in compiled.matches(text):
+        pieces.append(text[at : captures[0]])
+        made = "".join(_group(compiled, captures, text, part) if is_group else part for is_group, part in template)
+        pieces.append(made)
+        at = captures[1]
         grown += len(made)
         _check_growth(grown)
-        return made
-
-    return compiled.sub(substitute, text)
-
-
-def _compile(pattern: str) -> re.Pattern[str]:
-    if len(pattern) > REGEX_PATTERN_MAX:
-        raise ArgumentError(1, f"a pattern may have at most {REGEX_PATTERN_MAX} characters")
-    if re.search(r"\(\?(?:[=!]|<[=!]|P=|\(|>)|\\[1-9]|[*+?}]\+", re.sub(r"\\\\", "", pattern)):
-        raise ArgumentError(1, "lookaround, backreferences and possessive repeats are not supported")
-    if _NESTED_REPEAT.search(pattern):
-        raise ArgumentError(1, "a repeated group may not itself contain a repeat without an upper bound")
-    if re.search(r"\\[QEpPzC]|\[\[:", pattern):
-        raise ArgumentError(1, "\\Q, \\E, \\p, \\z, \\C and POSIX classes such as [[:alpha:]] are not supported")
-    translated = re.sub(r"\(\?<(?=[A-Za-z_])", "(?P<", pattern)
-    try:
-        return re.compile(translated, re.ASCII)
-    except (re.error, RecursionError, OverflowError) as wrong:
-        raise ArgumentError(1, f"not a valid regular expression: {wrong}") from wrong
+    pieces.append(text[at:])
+    return "".join(pieces)
 
 
 _REFERENCE = re.compile(r"\$(?:\$|\{(\w+)\}|(\w+))", re.ASCII)
@@ -235,9 +210,9 @@ def _replacement_parts(replacement: str) -> list[tuple[bool, str]]:
     return parts
 
 
-def _group(found: re.Match[str], name: str) -> str:
-    """The text of a group; a group that does not exist is empty, as in RE2."""
-    try:
-        return found.group(int(name) if name.isdigit() else name) or ""
-    except IndexError:
+def _group(compiled: Pattern, captures: tuple[int, ...], text: str, name: str) -> str:
+    """The text of a group; a group that does not exist or took no part is empty."""
+    number = int(name[:9]) if name.isdigit() else compiled.groups.get(name, compiled.n_groups)
+    if number >= compiled.n_groups or captures[2 * number] < 0:
         return ""
+    return text[captures[2 * number] : captures[2 * number + 1]]
