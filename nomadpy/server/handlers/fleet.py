@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from nomadpy.model.alloc import DesiredTransition
 from nomadpy.model.caller import Caller
 from nomadpy.model.errors import Invalid, NotFound
-from nomadpy.model.evaluation import TRIGGER_ALLOC_STOP, TRIGGER_NODE_UPDATE
+from nomadpy.model.evaluation import TRIGGER_ALLOC_STOP, TRIGGER_NODE_UPDATE, Evaluation
 from nomadpy.model.node import ELIGIBLE, INELIGIBLE, Namespace, NodeEvent, NodePool, SchedulerConfiguration
 from nomadpy.server.collect import decide_collection
 from nomadpy.server.messages import (
@@ -60,7 +60,7 @@ class FleetHandlers:
             raise NotFound("node not found", status=500)
         if request.eligibility not in (ELIGIBLE, INELIGIBLE):
             raise Invalid(f'invalid scheduling eligibility "{request.eligibility}"', status=500)
-        evals = ()
+        evals: tuple[Evaluation, ...] = ()
         event = None
         if request.eligibility != node.scheduling_eligibility:
             message = f"Node marked as {request.eligibility} for scheduling"

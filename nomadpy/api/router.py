@@ -1,0 +1,165 @@
+"""From a request to the operation that answers it, and from its answer to bytes.
+
+The operations stand in one table (``routes``), which also makes the OpenAPI document. Job ids may contain slashes and
+any Unicode, so a path is matched after it was percent-decoded, longest suffix first: the table's order.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from nomadpy.api.call import Call, Endpoint, NoBody, Reply, WithIndex
+from nomadpy.api.context import ApiContext
+from nomadpy.model.errors import NomadError
+from nomadpy.model.wire import encode
+
+log = logging.getLogger(__name__)
+
+READ, WRITE = ("GET",), ("PUT", "POST")
+
+
+class Param(msgspec.Struct, frozen=True):
+    """A query parameter, for the OpenAPI document."""
+
+    name: str
+    kind: str = "string"
+    about: str = ""
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that can be asked. ``path`` is a template; ``{name}`` matches anything, slashes included."""
+
+    methods: tuple[str, ...]
+    path: str
+    endpoint: Endpoint
+    about: str = ""
+    query: tuple[Param, ...] = ()
+    body: Any = None
+    answer: Any = None
+    blocking: bool = False
+    paged: bool = False
+    stream: bool = False
+
+
+class Router:
+    """An ASGI application over a table of operations."""
+
+    def __init__(self, context: ApiContext, operations: tuple[Operation, ...]) -> None:
+        self._context = context
+        self._by_path: list[tuple[re.Pattern[str], dict[str, Operation]]] = []
+        known: dict[str, dict[str, Operation]] = {}
+        for operation in operations:
+            methods = known.get(operation.path)
+            if methods is None:
+                methods = known[operation.path] = {}
+                self._by_path.append((_pattern(operation.path), methods))
+            methods.update(dict.fromkeys(operation.methods, operation))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one HTTP request; a websocket is handed to its operation as it is."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008, "reason": "no such websocket"})
+            return
+        request = Request(scope, receive, send)
+        response = await self._answer(request)
+        for name, value in self._context.response_headers.items():
+            response.headers[name] = value
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        path: str = request.scope["path"]
+        if path == "/":
+            return RedirectResponse("/ui/", status_code=307)
+        cleaned = _clean(path)
+        if cleaned != path:
+            query = request.scope.get("query_string", b"").decode("latin-1")
+            return RedirectResponse(cleaned + ("?" + query if query else ""), status_code=301)
+        for pattern, methods in self._by_path:
+            match = pattern.match(path)
+            if match is None:
+                continue
+            operation = methods.get("GET" if request.method == "HEAD" else request.method)
+            if operation is None:
+                return _text("Invalid method", 405)
+            call = Call(self._context, request, match.groupdict())
+            return await _carry_out(operation, call)
+        return Response(status_code=404)
+
+
+async def _carry_out(operation: Operation, call: Call) -> Response:
+    try:
+        call.check_common()
+        answer = await operation.endpoint(call)
+        if isinstance(answer, Response):
+            return answer
+        reply = answer if isinstance(answer, Reply) else Reply(value=answer)
+        return _response(call, reply)
+    except WithIndex as refusal:
+        response = _error(refusal.error)
+        _add_index(response, refusal.index, "")
+        return response
+    except NomadError as error:
+        return _error(error)
+
+
+def _response(call: Call, reply: Reply) -> Response:
+    if reply.value is NoBody:
+        response = Response(status_code=reply.status)
+    else:
+        pretty = call.query.get("pretty")
+        data = encode(reply.value, pretty=pretty is not None and pretty != "0")
+        response = Response(data, status_code=reply.status, media_type="application/json")
+    for name, value in reply.headers.items():
+        response.headers[name] = value
+    if reply.index is not None:
+        _add_index(response, reply.index, reply.next_token)
+    elif reply.next_token:
+        response.headers["X-Nomad-NextToken"] = reply.next_token
+    return response
+
+
+def _add_index(response: Response, index: int, next_token: str) -> None:
+    response.headers["X-Nomad-Index"] = str(index)
+    response.headers["X-Nomad-LastContact"] = "0"
+    response.headers["X-Nomad-KnownLeader"] = "true"
+    if next_token:
+        response.headers["X-Nomad-NextToken"] = next_token
+
+
+def _error(error: NomadError) -> Response:
+    if error.status >= 500:
+        log.debug("http.refused", extra={"fields": {"status": error.status, "error": error.message}})
+    return _text(error.message, error.status)
+
+
+def _text(message: str, status: int) -> Response:
+    return Response(message, status_code=status, media_type="text/plain; charset=utf-8")
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", path)
+    text = "".join(re.escape(part) if at % 2 == 0 else f"(?P<{part}>.+)" for at, part in enumerate(parts))
+    return re.compile(text + r"\Z", re.DOTALL)
+
+
+def _clean(path: str) -> str:
+    """The path without empty, ``.`` and ``..`` segments, as Go's multiplexer redirects to it. Inside job ids anything
+    goes, so only what stands before them is cleaned."""
+    if "//" not in path and "/." not in path:
+        return path
+    if path.startswith(("/v1/job/", "/v1/var/")):
+        return path
+    out: list[str] = []
+    for segment in path.split("/")[1:]:
+        if segment == "..":
+            del out[-1:]
+        elif segment not in ("", "."):
+            out.append(segment)
+    return "/" + "/".join(out) + ("/" if path.endswith("/") and out else "")

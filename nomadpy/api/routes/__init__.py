@@ -1,0 +1,24 @@
+"""The table of everything that can be asked over HTTP, in the order in which paths are tried."""
+
+from __future__ import annotations
+
+from nomadpy.api.router import Operation
+from nomadpy.api.routes.agent import OPERATIONS as AGENT
+from nomadpy.api.routes.allocations import OPERATIONS as ALLOCATIONS
+from nomadpy.api.routes.client import OPERATIONS as CLIENT
+from nomadpy.api.routes.enterprise import OPERATIONS as ENTERPRISE
+from nomadpy.api.routes.evaluations import OPERATIONS as EVALUATIONS
+from nomadpy.api.routes.jobs import OPERATIONS as JOBS
+from nomadpy.api.routes.nodes import OPERATIONS as NODES
+from nomadpy.api.routes.operator import OPERATIONS as OPERATOR
+
+OPERATIONS: tuple[Operation, ...] = (
+    *JOBS,
+    *EVALUATIONS,
+    *ALLOCATIONS,
+    *CLIENT,
+    *NODES,
+    *AGENT,
+    *OPERATOR,
+    *ENTERPRISE,
+)
