@@ -226,17 +226,19 @@ class Reconciler:
         )
 
     def _stop_surplus(self, changes: GroupChanges, group: TaskGroup, found: _Sorted) -> None:
-        """Takes what is more than the count out of ``found``: migrating ones first, the highest numbers first."""
+        """Takes what is more than the count out of ``found``: migrating ones first, then failed ones (which only hold
+        a place), then the highest numbers. Finished batch work cannot be stopped and stays counted."""
         surplus = len(found.kept) + len(found.migrate) - group.count
         for held in (found.migrate, found.kept):
             if surplus <= 0:
                 return
-            live = sorted((alloc for alloc in held if not alloc.terminal()), key=lambda each: -each.index)
-            gone = live[:surplus]
+            stoppable = [alloc for alloc in held if not alloc.terminal() or _holds_a_place(alloc)]
+            gone = sorted(stoppable, key=lambda each: (not each.terminal(), -each.index))[:surplus]
             for alloc in gone:
                 changes.stop(alloc, NOT_NEEDED)
             ids = {alloc.id for alloc in gone}
             held[:] = [alloc for alloc in held if alloc.id not in ids]
+            found.later[:] = [later for later in found.later if later.alloc.id not in ids]
             surplus -= len(gone)
 
     def _update(
@@ -257,6 +259,11 @@ class Reconciler:
         limit = max(parallel - in_flight, 0) if parallel > 0 else len(destructive)
         destructive.sort(key=lambda each: each.index)
         return ignored + len(destructive[limit:]), destructive[:limit]
+
+
+def _holds_a_place(alloc: Allocation) -> bool:
+    """Whether the allocation failed and is kept because it waits or has no attempts left."""
+    return alloc.client_status == FAILED and not alloc.server_terminal()
 
 
 def _succeeded(alloc: Allocation) -> bool:

@@ -206,6 +206,15 @@ def test_the_tracker_keeps_what_still_matters() -> None:
     assert len(next_tracker(chain(TWICE, 1, 1), 2 * HOUR).events) == 1
 
 
+def test_lowering_the_count_drops_failed_allocations_first() -> None:
+    world = cluster()
+    world.deploy(rescheduling(FOREVER, count=3))
+    world.report("failed", world.live()[0])
+    decision = world.deploy(rescheduling(FOREVER, count=2))
+    assert world.names() == [1, 2]
+    assert decision.created == ()
+
+
 # --- updates ----------------------------------------------------------------------------------------------------------
 
 
