@@ -115,6 +115,7 @@ def decode_job(data: bytes | str, *, defaults: JobDefaults = JobDefaults()) -> J
 def canonicalize(job: Job, *, defaults: JobDefaults = JobDefaults()) -> Job:
     """The job with everything filled in that is still empty. A canonical job stays as it is."""
     raw = to_wire(job)
+    raw["Name"] = job.name or job.id
     for group in raw["TaskGroups"] or ():
         for task in group["Tasks"] or ():
             # A task that asks for nothing at all was made without resources; nobody asks for 0 MHz and 0 MB.
@@ -246,8 +247,8 @@ def _stated_update(update: Raw | None) -> Raw | None:
     if not update or not any(update.values()):
         return None
     if update.get("HealthCheck") == "":
-        return {key: update[key] for key in ("Stagger", "MaxParallel") if key in update}
-    return update
+        update = {key: update[key] for key in ("Stagger", "MaxParallel") if key in update}
+    return update if any(update.values()) else None
 
 
 def _checked(value: Raw | None, kind: type) -> Raw | None:

@@ -206,11 +206,11 @@ def _flat_data(value: Any, name: str, flat: dict[str, str]) -> None:
 
 
 def _objects(old: Record | None, new: Record | None, contextual: bool) -> tuple[ObjectDiff, ...]:
-    kind = type(new if new is not None else old)
-    if kind is type(None):
+    one = new if new is not None else old
+    if one is None:
         return ()
     found: list[ObjectDiff] = []
-    for field in _layout(kind).nested:
+    for field in _layout(type(one)).nested:
         before = getattr(old, field.name) if old is not None else None
         after = getattr(new, field.name) if new is not None else None
         if before != after:
