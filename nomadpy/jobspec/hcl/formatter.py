@@ -133,6 +133,9 @@ class _Spacing:
 
     def wanted(self, right: _Unit) -> bool:
         left, kind = self.left.kind, right.kind
+        if kind == "." and left == lexer.NUMBER and self.left2.kind != ".":
+            # Without the blank, the index in `1 .5` would become a fraction.
+            return True
         if left == "." or kind == "." or kind == "..." or kind == "," or left == "!":
             return False
         if left == ",":

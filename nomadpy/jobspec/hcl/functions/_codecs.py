@@ -11,8 +11,6 @@ import urllib.parse
 from decimal import Decimal
 from typing import Any
 
-import yaml
-
 from nomadpy.jobspec.hcl.functions._registry import ArgumentError, CallFailure, Parameter, function
 from nomadpy.jobspec.hcl.types import ANY, STRING
 from nomadpy.jobspec.hcl.values import (
@@ -115,68 +113,24 @@ def _no_constant(name: str) -> Any:
     raise NumberError(f"{name} is not valid JSON")
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain data only; timestamps stay text, as they do in the language."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 @function("yamldecode", Parameter("src", STRING))
 def yaml_decode(text: str) -> Value:
     """The data of one YAML document. Aliases are refused, because they can make small texts enormous."""
     _check_decodable(text)
+    # Loading YAML takes as long as reading a large job file, and few files need it.
+    from nomadpy.jobspec.hcl.functions import _yaml
+
     try:
-        for event in yaml.parse(text, Loader=_Loader):
-            if isinstance(event, yaml.AliasEvent):
-                raise ArgumentError(0, "YAML aliases are not supported")
-        return from_python(yaml.load(text, Loader=_Loader))
-    except yaml.YAMLError as wrong:
-        problem = " ".join(str(wrong).split())
-        raise ArgumentError(0, f"not valid YAML: {problem}") from wrong
-    except RecursionError as deep:
-        raise ArgumentError(0, "the YAML is nested too deeply") from deep
+        return from_python(_yaml.decode(text))
     except (ValueError, TypeError, OverflowError) as wrong:
         raise ArgumentError(0, f"the YAML cannot be used: {wrong}") from wrong
 
 
-class _Dumper(yaml.SafeDumper):
-    """Block style with every string quoted, or literal if it has several lines."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else '"'
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-def _represent_number(dumper: yaml.SafeDumper, number: Decimal) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:float", number_text(number))
-
-
-_Dumper.add_representer(str, _represent_text)
-_Dumper.add_representer(Decimal, _represent_number)
-
-
 @function("yamlencode", Parameter("value", ANY, null_allowed=True))
 def yaml_encode(value: Value) -> str:
-    text: str = yaml.dump(
-        _plain(value), Dumper=_Dumper, default_flow_style=False, sort_keys=True, width=10**9, allow_unicode=True
-    )
-    return text.removesuffix("...\n")
+    from nomadpy.jobspec.hcl.functions import _yaml
 
-
-def _plain(value: Value) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
+    return _yaml.encode(value)
 
 
 @function("csvdecode", _STR)
