@@ -1,16 +1,14 @@
 """``${…}`` in texts that a client fills in: node facts and the task's environment.
 
 Two engines, as in Nomad. The simple one serves most fields: names only, unknown ones stay as they are written. The
-driver's ``config`` block goes through ``interpolate_config``, where an unknown name is an error.
+driver's ``config`` block goes through ``driver_config.py``, where an unknown name is an error.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
-from nomadpy.model.errors import Invalid
 from nomadpy.model.node import Node
 
 _SIMPLE = re.compile(r"\$\{([A-Za-z0-9_.-]+)\}")
@@ -63,47 +61,3 @@ class Interpolator:
     def texts(self, templates: Mapping[str, str]) -> dict[str, str]:
         """A map with both its keys and its values filled in."""
         return {self.text(key): self.text(value) for key, value in templates.items()}
-
-
-_INDEXED = re.compile(r"""^(?:node\.)?(env|attr|meta|secret)\[\s*"([^"\\]+)"\s*\]$""")
-_REFERENCE = re.compile(r"(\$?)\$\{([^{}]*)\}")
-
-
-def interpolate_config(config: Mapping[str, Any], names: Interpolator) -> dict[str, Any]:
-    """A driver's ``config`` with every reference replaced, at any depth. ``$${`` is a literal ``${``.
-
-    Raises Invalid naming the reference and where it stands when a name is unknown.
-    """
-    return {key: _fill(value, names, key) for key, value in config.items()}
-
-
-def _fill(value: Any, names: Interpolator, where: str) -> Any:
-    if isinstance(value, str):
-        return _fill_text(value, names, where)
-    if isinstance(value, Mapping):
-        return {_fill_text(str(k), names, where): _fill(v, names, f"{where}.{k}") for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_fill(item, names, f"{where}[{i}]") for i, item in enumerate(value)]
-    return value
-
-
-def _fill_text(text: str, names: Interpolator, where: str) -> str:
-    def replace(match: re.Match[str]) -> str:
-        if match[1]:
-            return match[0][1:]
-        expression = match[2].strip()
-        value = _value_of(expression, names)
-        if value is None:
-            raise Invalid(f'config.{where}: unknown variable "{expression}" in "{text}"')
-        return value
-
-    return _REFERENCE.sub(replace, text) if "${" in text else text
-
-
-def _value_of(expression: str, names: Interpolator) -> str | None:
-    if indexed := _INDEXED.match(expression):
-        return names.lookup(f"{indexed[1]}.{indexed[2]}")
-    for prefix in ("node.attr.", "node.meta."):
-        if expression.startswith(prefix):
-            return names.lookup(expression.removeprefix("node."))
-    return names.lookup(expression)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nomadpy.client.interpolate import Interpolator, interpolate_config
+from nomadpy.client.driver_config import interpolate_config
+from nomadpy.client.interpolate import Interpolator
 from nomadpy.drivers.contract import Driver, Mount, TaskConfig, TaskLimits
 from nomadpy.model.resources import AllocatedPort, AllocatedTaskResources, DNSConfig, NetworkResource
 from nomadpy.model.service import LogConfig
