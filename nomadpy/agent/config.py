@@ -1,0 +1,62 @@
+"""The agent's configuration as one record, with Nomad's names and defaults.
+
+``files.py`` reads it from HCL, JSON and YAML, ``flags.py`` from the command line. Later sources win key by key.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nomadpy.client.config import ClientConfig
+from nomadpy.model.naming import Noun
+from nomadpy.server.config import ServerConfig
+
+
+class Ports(Noun):
+    """The three ports of an agent; 0 lets the system choose."""
+
+    http: int = 4646
+    rpc: int = 4647
+    serf: int = 4648
+
+
+class Addresses(Noun):
+    """Addresses to bind, or to advertise; "" follows ``bind_addr``. ``http`` may list several, space-separated."""
+
+    http: str = ""
+    rpc: str = ""
+    serf: str = ""
+
+
+class AgentConfig(Noun):
+    """Everything an agent is told."""
+
+    name: str = ""
+    region: str = "global"
+    datacenter: str = "dc1"
+    data_dir: str = ""
+    bind_addr: str = "0.0.0.0"
+    log_level: str = "INFO"
+    log_json: bool = False
+    log_include_location: bool = False
+    enable_debug: bool = False
+    leave_on_interrupt: bool = False
+    leave_on_terminate: bool = False
+    dev_mode: bool = False
+    ports: Ports = Ports()
+    addresses: Addresses = Addresses()
+    advertise: Addresses = Addresses()
+    http_api_response_headers: dict[str, str] = {}
+    server_enabled: bool = False
+    bootstrap_expect: int = 0
+    server: ServerConfig = ServerConfig()
+    client_enabled: bool = False
+    client_servers: tuple[str, ...] = ()
+    client: ClientConfig = ClientConfig()
+    prometheus_metrics: bool = False
+    telemetry: dict[str, Any] = {}
+    ui: dict[str, Any] = {}
+    tls_http: dict[str, str] = {}
+    http_max_conns_per_client: int = 100
+    warnings: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()

@@ -1,0 +1,227 @@
+"""The command line of ``nomadpy agent``."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from nomadpy.agent.config import AgentConfig
+from nomadpy.agent.files import load_files
+from nomadpy.client.config import GcConfig
+from nomadpy.model.errors import Invalid
+from nomadpy.model.time import MINUTE
+
+HELP = """Usage: nomadpy agent [options]
+
+  Starts an agent: a server, a client, or with -dev both in one process that forgets everything when it ends.
+
+General
+  -dev                      Server and client on 127.0.0.1, nothing to configure, nothing kept
+  -config <path>            Configuration file or directory (HCL, JSON, YAML); may be given more than once
+  -data-dir <dir>           Where state is kept; required unless -dev
+  -bind <addr>              Address to listen on (default 0.0.0.0, 127.0.0.1 with -dev)
+  -http-port <port>         Port of the HTTP API (default 4646)
+  -rpc-port <port>          Port of the RPC (default 4647)
+  -serf-port <port>         Port of the gossip (default 4648)
+  -region <name>            Region (default global)
+  -dc <name>                Datacenter (default dc1)
+  -node <name>              Name of this node (default: the host's)
+  -log-level <level>        trace, debug, info, warn or error (default info)
+  -log-json                 One JSON object per log line
+  -log-include-location     File and line in every log line
+
+Server
+  -server                   Run a server
+  -bootstrap-expect <n>     Number of servers of the cluster (only 1 works in this version)
+
+Client
+  -client                   Run a client
+  -servers <addr,…>         Servers to talk to
+  -node-class <class>       Class of this node
+  -node-pool <pool>         Pool of this node (default: default)
+  -meta <key=value>         Metadata of this node; may be given more than once
+  -network-interface <name> Interface whose address tasks get
+  -state-dir <dir>          Where the client keeps its state
+  -alloc-dir <dir>          Where allocations live
+"""
+
+_SWITCHES = {
+    "dev": "dev_mode",
+    "server": "server_enabled",
+    "client": "client_enabled",
+    "log-json": "log_json",
+    "log-include-location": "log_include_location",
+}
+_VALUES = (
+    *("config", "data-dir", "bind", "http-port", "rpc-port", "serf-port", "region", "dc", "node", "log-level"),
+    *("bootstrap-expect", "servers", "node-class", "node-pool", "meta", "network-interface", "state-dir", "alloc-dir"),
+)
+
+
+def configure(args: list[str]) -> AgentConfig:
+    """The configuration that the command line and its files describe. Raises Invalid with one line."""
+    flags = _parse(args)
+    config = AgentConfig()
+    if flags.get("dev_mode"):
+        config = _dev(config)
+    config = load_files(config, flags.get("config", []))
+    config = _apply(config, flags)
+    return _complete(config)
+
+
+def _parse(args: list[str]) -> dict[str, Any]:
+    flags: dict[str, Any] = {}
+    rest = list(args)
+    while rest:
+        arg = rest.pop(0)
+        name, has_value, value = arg.lstrip("-").partition("=")
+        if not arg.startswith("-"):
+            raise Invalid(f'unexpected argument "{arg}"; the agent takes only flags, see nomadpy agent -help')
+        if name in _SWITCHES:
+            flags[_SWITCHES[name]] = _switch(name, value) if has_value else True
+        elif name in _VALUES:
+            if not has_value:
+                if not rest:
+                    raise Invalid(f"flag -{name} needs a value")
+                value = rest.pop(0)
+            if name in ("config", "meta"):
+                flags.setdefault(name, []).append(value)
+            else:
+                flags[name] = value
+        else:
+            close = difflib.get_close_matches(name, [*_SWITCHES, *_VALUES], n=1)
+            hint = f"; did you mean -{close[0]}?" if close else "; see nomadpy agent -help"
+            raise Invalid(f"unknown flag -{name}{hint}")
+    return flags
+
+
+def _switch(name: str, value: str) -> bool:
+    if value.lower() in ("true", "1", "t"):
+        return True
+    if value.lower() in ("false", "0", "f"):
+        return False
+    raise Invalid(f"flag -{name} is true or false, got {value!r}")
+
+
+def _dev(config: AgentConfig) -> AgentConfig:
+    """The overlay of ``-dev``: everything on the loopback, nothing kept."""
+    client = msgspec.structs.replace(
+        config.client,
+        dev_mode=True,
+        options={"driver.raw_exec.enable": "true", "driver.docker.volumes": "true"},
+        gc=msgspec.structs.replace(GcConfig(), interval_ns=10 * MINUTE),
+    )
+    return config.replace(
+        dev_mode=True,
+        bind_addr="127.0.0.1",
+        log_level="DEBUG",
+        enable_debug=True,
+        server_enabled=True,
+        client_enabled=True,
+        bootstrap_expect=1,
+        prometheus_metrics=True,
+        client=client,
+    )
+
+
+def _apply(config: AgentConfig, flags: dict[str, Any]) -> AgentConfig:
+    plain = {
+        "data-dir": "data_dir",
+        "bind": "bind_addr",
+        "region": "region",
+        "dc": "datacenter",
+        "node": "name",
+        "log-level": "log_level",
+    }
+    changes = {field: flags[flag] for flag, field in plain.items() if flag in flags}
+    changes |= {field: flags[field] for field in _SWITCHES.values() if field in flags}
+    ports = {name: _port(flags, f"{name}-port") for name in ("http", "rpc", "serf") if f"{name}-port" in flags}
+    if ports:
+        changes["ports"] = config.ports.replace(**ports)
+    if "bootstrap-expect" in flags:
+        changes["bootstrap_expect"] = _integer(flags, "bootstrap-expect")
+    if "servers" in flags:
+        changes["client_servers"] = tuple(filter(None, flags["servers"].split(",")))
+    client = _client_changes(config, flags)
+    if client:
+        changes["client"] = msgspec.structs.replace(config.client, **client)
+    return config.replace(**changes)
+
+
+def _client_changes(config: AgentConfig, flags: dict[str, Any]) -> dict[str, Any]:
+    names = {
+        "node-class": "node_class",
+        "node-pool": "node_pool",
+        "network-interface": "network_interface",
+        "state-dir": "state_dir",
+        "alloc-dir": "alloc_dir",
+    }
+    changes: dict[str, Any] = {field: flags[flag] for flag, field in names.items() if flag in flags}
+    if "meta" in flags:
+        meta = dict(config.client.meta)
+        for pair in flags["meta"]:
+            key, equals, value = pair.partition("=")
+            if not equals or not key:
+                raise Invalid(f"-meta takes key=value, got {pair!r}")
+            meta[key] = value
+        changes["meta"] = meta
+    return changes
+
+
+def _port(flags: dict[str, Any], name: str) -> int:
+    port = _integer(flags, name)
+    if not 0 <= port <= 65_535:
+        raise Invalid(f"-{name} must be between 0 and 65535, got {port}")
+    return port
+
+
+def _integer(flags: dict[str, Any], name: str) -> int:
+    try:
+        return int(flags[name])
+    except ValueError:
+        raise Invalid(f"-{name} takes a number, got {flags[name]!r}") from None
+
+
+def _complete(config: AgentConfig) -> AgentConfig:
+    """Fills what follows from the rest, and refuses what cannot run."""
+    if not config.server_enabled and not config.client_enabled:
+        raise Invalid("an agent needs a role: use -dev, -server, -client, or enable them in a configuration file")
+    if config.server_enabled and config.bootstrap_expect > 1:
+        raise Invalid(
+            f"bootstrap_expect is {config.bootstrap_expect}, but this version runs one server; replication comes later"
+        )
+    if config.client_enabled and not config.server_enabled:
+        raise Invalid(
+            "this version has no wire between agents yet: run the client together with a server (-server -client)"
+        )
+    data_dir = config.data_dir
+    if not data_dir:
+        if not config.dev_mode:
+            raise Invalid("data_dir must be set (-data-dir) unless the agent runs with -dev")
+        data_dir = tempfile.mkdtemp(prefix="nomadpy-dev-")
+    data_dir = str(Path(data_dir).absolute())
+    _make_writable(Path(data_dir))
+    client = msgspec.structs.replace(
+        config.client,
+        alloc_dir=config.client.alloc_dir or str(Path(data_dir) / "alloc"),
+        state_dir=config.client.state_dir or str(Path(data_dir) / "client"),
+    )
+    return config.replace(name=config.name or socket.gethostname(), data_dir=data_dir, client=client)
+
+
+def _make_writable(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        probe = path / ".writable"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise Invalid(f"data_dir {path} cannot be written: {error.strerror or error}") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise Invalid(f"data_dir {path} cannot be written")
