@@ -2,7 +2,8 @@
 decision comes out; the same for the real run, for ``job plan`` and for what-if questions."""
 
 from nomadpy.scheduler.decision import Decision
+from nomadpy.scheduler.explain import NodeVerdict, explain
 from nomadpy.scheduler.fleet import Fleet
 from nomadpy.scheduler.schedule import schedule
 
-__all__ = ["Decision", "Fleet", "schedule"]
+__all__ = ["Decision", "Fleet", "NodeVerdict", "explain", "schedule"]

@@ -46,7 +46,7 @@ class Eligibility:
         self.class_filtered: dict[str, int] = {}
         self.escaped = False
         self._possible = self.in_scope.copy()
-        for check in _checks(facts, job, group):
+        for check in checks(facts, job, group):
             dropped = candidates & ~check.passes
             count = int(np.count_nonzero(dropped))
             if count:
@@ -92,7 +92,7 @@ def group_constraints(group: TaskGroup) -> tuple[Constraint, ...]:
     return (*group.constraints, *(constraint for task in group.tasks for constraint in task.constraints))
 
 
-def _checks(facts: Facts, job: Job, group: TaskGroup) -> Iterator[Check]:
+def checks(facts: Facts, job: Job, group: TaskGroup) -> Iterator[Check]:
     """In Nomad's order, because a node is counted under the first reason only."""
     for constraint in job.constraints:
         if constraint.operand not in _DISTINCT:

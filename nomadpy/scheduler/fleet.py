@@ -7,6 +7,7 @@ away leaves nothing behind; ``commit`` makes the placements of a decision last f
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -34,6 +35,14 @@ class Extras(msgspec.Struct, frozen=True):
     ports: tuple[AllocatedPort, ...] = ()
     devices: tuple[Held, ...] = ()
     cores: tuple[int, ...] = ()
+
+
+class HasUsage(Protocol):
+    """A decision, as far as the fleet is concerned."""
+
+    @property
+    def usage(self) -> tuple[Taken, ...]:
+        """What its placements take."""
 
 
 class Fleet:
@@ -96,10 +105,10 @@ class Fleet:
         if released:
             released.discard(alloc.id)
 
-    def commit(self, usage: Iterable[Taken]) -> None:
+    def commit(self, decision: HasUsage) -> None:
         """Keeps a decision's placements for the evaluations that follow. What it stops stays in use until the node
         says that it is over."""
-        for taken in usage:
+        for taken in decision.usage:
             self._move(taken, 1)
 
     def _move(self, taken: Taken, sign: int) -> None:

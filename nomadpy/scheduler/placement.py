@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import numpy as np
 
-from nomadpy.model.alloc import Allocation, AllocMetric, RescheduleTracker
+from nomadpy.model.alloc import Allocation, AllocMetric, RescheduleTracker, ScoreMeta
 from nomadpy.model.demand import group_demand
 from nomadpy.model.job import Job, TaskGroup
 from nomadpy.scheduler.distinct import Neighbours
@@ -349,14 +349,9 @@ class GroupPlacer:
 
     def _dimensions(self, left: BoolColumn) -> dict[str, int]:
         """What the remaining nodes have too little of."""
-        fleet, demand, left = self.fleet, self._demand, left.copy()
+        left = left.copy()
         found: dict[str, int] = {}
-        for name, enough in (
-            ("cpu", fleet.cpu_free >= demand.cpu),
-            ("memory", fleet.memory_free >= demand.memory),
-            ("disk", fleet.disk_free >= demand.disk),
-            ("max allocation exceeded", fleet.slots_free >= 1),
-        ):
+        for name, enough in self._shortages():
             short = int(np.count_nonzero(left & ~enough))
             if short:
                 found[name] = short
@@ -365,6 +360,29 @@ class GroupPlacer:
             if left[number]:
                 add_counts(found, {problem: 1})
         return found
+
+    def _shortages(self) -> list[tuple[str, BoolColumn]]:
+        """Dimensions with the nodes that have enough of them."""
+        fleet, demand = self.fleet, self._demand
+        return [
+            ("cpu", fleet.cpu_free >= demand.cpu),
+            ("memory", fleet.memory_free >= demand.memory),
+            ("disk", fleet.disk_free >= demand.disk),
+            ("max allocation exceeded", fleet.slots_free >= 1),
+        ]
+
+    def momentary_conditions(self) -> list[tuple[str, BoolColumn]]:
+        """Conditions on what nodes hold now, with the nodes that meet them."""
+        return [*self._neighbours.conditions(), *self._shortages()]
+
+    def missing_extras(self, number: int) -> str:
+        """Which port, core or device a node could not give, or ""."""
+        given = self._assign(number)
+        return given if isinstance(given, str) else ""
+
+    def score(self, number: int) -> tuple[ScoreMeta, ...]:
+        """The scores of one node."""
+        return self._ranking.explain([number], self._ranking.scores(), penalised=frozenset())
 
     def _has_per_alloc_volume(self) -> bool:
         return any(request.per_alloc and request.type != "csi" for request in self.group.volumes.values())

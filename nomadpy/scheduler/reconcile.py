@@ -56,6 +56,7 @@ class GroupChanges:
     name: str
     group: TaskGroup | None
     stops: list[tuple[Allocation, StopAlloc]] = field(default_factory=list)
+    unreported: list[tuple[Allocation, StopAlloc]] = field(default_factory=list)
     replace: list[Replacement] = field(default_factory=list)
     fresh: IntColumn = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     in_place: list[Allocation] = field(default_factory=list)
@@ -66,6 +67,13 @@ class GroupChanges:
         """Stops an allocation; one whose node is gone is lost, because nobody is left to report its end."""
         lost = LOST if description == NODE_DOWN else ""
         self.stops.append((alloc, StopAlloc(alloc_id=alloc.id, description=description, client_status=lost)))
+
+    def lose(self, alloc: Allocation) -> None:
+        """Declares an allocation over that was told to stop and whose node can no longer report that it did."""
+        lost = StopAlloc(
+            alloc_id=alloc.id, desired_status=alloc.desired_status, description=NODE_DOWN, client_status=LOST
+        )
+        self.unreported.append((alloc, lost))
 
     @property
     def wanted(self) -> int:
@@ -118,6 +126,9 @@ class Reconciler:
     def _group(self, name: str, allocs: list[Allocation]) -> GroupChanges:
         group = self._job.group(name) if self._job is not None else None
         changes = GroupChanges(name, group)
+        for alloc in allocs:
+            if alloc.server_terminal() and not alloc.client_terminal() and self._is_lost(alloc):
+                changes.lose(alloc)
         if group is None or group.count <= 0:
             self._stop_all(changes, allocs)
             return changes

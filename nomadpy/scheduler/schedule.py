@@ -86,7 +86,7 @@ class _GenericScheduler:
         for changes in every:
             draft.desired[changes.name] = changes.desired
             draft.queued[changes.name] = 0
-            for alloc, stop in changes.stops:
+            for alloc, stop in (*changes.unreported, *changes.stops):
                 draft.stops.append(stop)
                 stopped.add(alloc.id)
                 self._fleet.release(alloc)

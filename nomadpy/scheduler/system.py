@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nomadpy.model.alloc import COMPLETE, FAILED, RUNNING, Allocation
+from nomadpy.model.alloc import COMPLETE, FAILED, LOST, RUNNING, Allocation
 from nomadpy.model.evaluation import DesiredUpdates
 from nomadpy.model.job import Job, TaskGroup
 from nomadpy.model.node import DOWN
@@ -66,9 +66,20 @@ class _SystemGroup:
         """Decides about what there is: stops, updates in place, and which nodes need nothing more."""
         for alloc in self._allocs:
             if alloc.terminal():
+                self._lose_unreported(alloc)
                 self._sort_terminal(alloc)
             else:
                 self._sort_live(alloc)
+
+    def _lose_unreported(self, alloc: Allocation) -> None:
+        """An allocation that was told to stop is over when its node can no longer report that it did."""
+        node = self._view.node(alloc.node_id)
+        if not alloc.client_terminal() and (node is None or node.status == DOWN):
+            self._draft.stops.append(
+                StopAlloc(
+                    alloc_id=alloc.id, desired_status=alloc.desired_status, description=NODE_DOWN, client_status=LOST
+                )
+            )
 
     def _sort_terminal(self, alloc: Allocation) -> None:
         """Work of a sysbatch job that is done for this version stays done; a system allocation comes back."""
@@ -114,7 +125,7 @@ class _SystemGroup:
         return bool(facts.in_pool(self._job.node_pool)[number] & facts.in_datacenters(self._job.datacenters)[number])
 
     def _stop(self, alloc: Allocation, description: str) -> None:
-        status = "lost" if description == NODE_DOWN else ""
+        status = LOST if description == NODE_DOWN else ""
         self._draft.stops.append(StopAlloc(alloc_id=alloc.id, description=description, client_status=status))
         self._fleet.release(alloc)
         if description != NODE_TAINTED:

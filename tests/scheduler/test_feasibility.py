@@ -259,7 +259,7 @@ def test_ports_are_not_given_twice_within_a_batch() -> None:
     fleet, placed = Fleet(world.store), []
     for name in ("a", "b", "c"):
         decision = world.decide(world.evaluation(name), fleet=fleet)
-        fleet.commit(decision.usage)
+        fleet.commit(decision)
         placed.append(decision.placed)
     assert placed == [1, 1, 0]
 

@@ -51,6 +51,20 @@ def test_allocations_of_a_dead_node_are_lost_and_replaced(how: str) -> None:
     assert (decision.desired["app"].stop, decision.desired["app"].place, decision.desired["app"].ignore) == (1, 1, 2)
 
 
+@pytest.mark.parametrize("type", ["service", "system"])
+def test_a_stopped_allocation_whose_node_died_is_over(type: str) -> None:
+    world = cluster(1)
+    world.deploy(make_job(type=type))
+    world.report("running", *world.live())
+    world.apply(c.DeregisterJob(job_id="job"))
+    world.run()
+    world.set_node(0, "down")
+    world.run()
+    [alloc] = world.allocs()
+    assert (alloc.desired_status, alloc.client_status) == ("stop", "lost")
+    assert world.run().plan.stops == ()
+
+
 def test_lost_allocations_beyond_the_count_are_not_replaced() -> None:
     world = cluster()
     world.deploy(make_job(count=3))

@@ -150,6 +150,6 @@ def test_a_shared_fleet_sees_earlier_evaluations_of_the_batch() -> None:
     placed = []
     for name in ("a", "b", "c"):
         decision = world.decide(world.evaluation(name), fleet=fleet)
-        fleet.commit(decision.usage)
+        fleet.commit(decision)
         placed.append(decision.placed)
     assert placed == [1, 1, 0]
