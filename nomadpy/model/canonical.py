@@ -224,7 +224,9 @@ class _JobPolicies:
         """Leaves at the job only what Nomad keeps there: the pace of an update."""
         if self.type in (SERVICE, SYSTEM):
             stated = UPDATE_DEFAULTS | (self.update or {})
-            job["Update"] = {key: stated[key] for key in ("Stagger", "MaxParallel")}
+            # All zeros would read as "no update block" the next time; a stagger of 0 is refused in the groups anyway.
+            stagger = stated["Stagger"] or UPDATE_DEFAULTS["Stagger"]
+            job["Update"] = {"Stagger": stagger, "MaxParallel": stated["MaxParallel"]}
         else:
             job.pop("Update", None)
 
