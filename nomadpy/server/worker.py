@@ -94,7 +94,7 @@ class Worker:
                 decision = schedule(
                     server.store, delivery.evaluation, now_ns=server.wall_ns(), rng=server.rng, fleet=fleet
                 )
-                fleet.commit(decision.usage)
+                fleet.commit(decision)
             except Exception:
                 log.exception("worker.schedule_failed", extra={"fields": {"eval": delivery.evaluation.id}})
                 server.broker.nack(delivery, server.wall_ns())
