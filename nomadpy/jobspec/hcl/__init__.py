@@ -14,9 +14,9 @@ It knows nothing of jobs. A decoder uses it like this::
 Values are plain Python: None, bool, int, Decimal (only when not whole), str, tuple, dict. HclList and HclSet
 are tuples, HclMap is a dict. ``to_python(value)`` gives JSON terms (lists, floats).
 
-Why there is a parser here although python-hcl2 8.1 exists: for a job file of 275 lines it took 116 ms to
-import, 1570 ms for the first parse and 37 ms for later ones (here: 2.4 ms, no warm-up); it stops at the first
-error, raises RecursionError at 3000 brackets, and takes 3.9 s for 120 KB.
+Why there is a parser here although python-hcl2 8.1 exists: its first parse in a process took 1570 ms and later
+ones 37 ms for a job file of 275 lines (here 2.4 ms each time); it stops at the first error, raises
+RecursionError at 3000 brackets, and takes 3.9 s for 120 KB.
 """
 
 from nomadpy.jobspec.hcl.diagnostics import (
@@ -32,9 +32,8 @@ from nomadpy.jobspec.hcl.diagnostics import (
     warning,
 )
 from nomadpy.jobspec.hcl.dynamic import ScopedBlock, expand_dynamic
-from nomadpy.jobspec.hcl.evaluate import evaluate
+from nomadpy.jobspec.hcl.evaluate import evaluate, function_names
 from nomadpy.jobspec.hcl.formatter import format
-from nomadpy.jobspec.hcl.functions import function_names
 from nomadpy.jobspec.hcl.json_syntax import is_json, parse_any, parse_json, shape
 from nomadpy.jobspec.hcl.parser import parse, parse_expression
 from nomadpy.jobspec.hcl.scope import Budget, Scope, Surroundings, constant_scope

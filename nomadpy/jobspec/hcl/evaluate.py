@@ -12,7 +12,6 @@ from typing import Any
 
 from nomadpy.jobspec.hcl import operators
 from nomadpy.jobspec.hcl.diagnostics import HclErrors, SourceRange, error, suggest
-from nomadpy.jobspec.hcl.functions import call_function
 from nomadpy.jobspec.hcl.scope import BudgetExceeded, Scope
 from nomadpy.jobspec.hcl.syntax import (
     Access,
@@ -54,6 +53,13 @@ def evaluate(expression: Expression, scope: Scope) -> Value:
     if isinstance(value, (tuple, dict)):
         _check_depth(value, expression.range)
     return value
+
+
+def function_names() -> frozenset[str]:
+    """Every name that can be called."""
+    from nomadpy.jobspec.hcl.functions._registry import FUNCTIONS
+
+    return frozenset(FUNCTIONS) | frozenset(_SPECIAL_FORMS)
 
 
 def _check_depth(value: Value, where: SourceRange) -> None:
@@ -434,6 +440,9 @@ def _call(expression: Call, scope: Scope) -> Value:
         where = ranges.pop()
         arguments.extend(last)
         ranges.extend([where] * len(last))
+    # The functions take longer to load than a large job file to read, and many files call none.
+    from nomadpy.jobspec.hcl.functions import call_function
+
     value = call_function(expression, arguments, ranges, scope.surroundings)
     scope.surroundings.budget.spend_value(value, expression.range)
     return value

@@ -8,7 +8,6 @@ import msgspec
 
 from nomadpy.jobspec.hcl.diagnostics import Diagnostic, HclErrors, SourceRange, error, suggest
 from nomadpy.jobspec.hcl.evaluate import evaluate
-from nomadpy.jobspec.hcl.functions import FILE_FUNCTIONS
 from nomadpy.jobspec.hcl.json_syntax import shape
 from nomadpy.jobspec.hcl.parser import parse_expression
 from nomadpy.jobspec.hcl.scope import constant_scope
@@ -27,6 +26,9 @@ from nomadpy.jobspec.hcl.syntax import (
 from nomadpy.jobspec.hcl.types import ANY, ConversionError, Type, convert, parse_type, type_of
 from nomadpy.jobspec.hcl.values import Value
 
+_FILE_FUNCTIONS = frozenset(
+    {"abspath", "basename", "dirname", "file", "filebase64", "fileexists", "fileset", "pathexpand"}
+)
 _IDENTIFIER = re.compile(r"[^\W\d][\w-]*\Z")
 
 
@@ -223,7 +225,7 @@ def _check_references(condition: Expression, name: str) -> None:
                 raise error(summary, only_own, node.range)
             refers_to_own = True
             own_roots.add(id(node.target))
-        elif isinstance(node, Call) and node.name in FILE_FUNCTIONS:
+        elif isinstance(node, Call) and node.name in _FILE_FUNCTIONS:
             detail = f"The function {node.name} may not be used in a validation, because it looks at files."
             raise error(summary, detail, node.name_range)
         elif isinstance(node, Name) and id(node) not in own_roots and node.name not in inner_names:

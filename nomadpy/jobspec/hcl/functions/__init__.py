@@ -41,15 +41,8 @@ _MODULES = (
     _times,
 )
 
-FILE_FUNCTIONS = frozenset(
-    {"abspath", "basename", "dirname", "file", "filebase64", "fileexists", "fileset", "pathexpand"}
-)
-SPECIAL_FORMS = frozenset({"can", "convert", "try"})
-
-
-def function_names() -> frozenset[str]:
-    """Every name that can be called."""
-    return frozenset(FUNCTIONS) | SPECIAL_FORMS
+# These take expressions instead of values, so evaluation itself has them.
+_SPECIAL_FORMS = frozenset({"can", "convert", "try"})
 
 
 def call_function(
@@ -62,7 +55,7 @@ def call_function(
     found = FUNCTIONS.get(call.name)
     if found is None:
         detail = f'There is no function named "{call.name}".'
-        hint = suggest(call.name, function_names())
+        hint = suggest(call.name, _SPECIAL_FORMS.union(FUNCTIONS))
         raise error("Call to unknown function", detail, call.name_range, hint)
     _check_count(found, call, len(arguments))
     converted = [
