@@ -177,6 +177,12 @@ class Api:
                     yield frame
             pending = text.encode()
 
+    def close(self) -> None:
+        """Close the idle connection; the next request opens another."""
+        if self._idle is not None:
+            self._idle.close()
+            self._idle = None
+
     def headers(self) -> dict[str, str]:
         """The headers of every request: who asks, and that plain answers are wanted."""
         headers = {"Accept": "application/json", "User-Agent": "nomadpy-cli"}
@@ -216,6 +222,7 @@ class Api:
         try:
             connection.connect()
         except OSError as problem:
+            connection.close()
             raise self._unreachable(problem) from problem
         assert connection.sock is not None
         connection.sock.settimeout(READ_TIMEOUT_S)
@@ -238,7 +245,8 @@ class Api:
             )
         if isinstance(problem, TimeoutError):
             return Unreachable(f"the agent at {where} did not answer in time.")
-        if isinstance(problem, http.client.BadStatusLine) and self._scheme == "http":
+        hung_up = isinstance(problem, http.client.RemoteDisconnected)
+        if isinstance(problem, http.client.BadStatusLine) and not hung_up and self._scheme == "http":
             return Unreachable(f"the agent at {where} does not speak plain HTTP; does it want https://?")
         reason = getattr(problem, "strerror", None) or str(problem) or type(problem).__name__
         return Unreachable(f"cannot talk to the agent at {where}: {reason}")

@@ -132,7 +132,10 @@ def _with_session(body: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(**values: Any) -> Any:
         session = general_flags(**{name: values.pop(name) for name in names})
-        return body(session, **values)
+        try:
+            return body(session, **values)
+        finally:
+            session.api.close()
 
     functools.update_wrapper(call, body, assigned=("__name__", "__doc__", "__module__"))
     hints = {**get_type_hints(general_flags, include_extras=True), **get_type_hints(body, include_extras=True)}

@@ -59,7 +59,7 @@ def _no_such_command(words: list[str]) -> int:
     plain = [word for word in words if not word.startswith("-")]
     for length in (2, 1):
         group = " ".join(plain[:length])
-        if group in commands.GROUPS:
+        if len(plain) >= length and group in commands.GROUPS:
             if len(plain) == length:
                 asked = any(word.lstrip("-") in ("h", "help") for word in words)
                 return print_group(group, asked=asked)

@@ -65,7 +65,7 @@ def suggestion(words: list[str]) -> str:
     for length in (3, 2, 1):
         typed = " ".join(plain[:length])
         near = get_close_matches(typed, [name for name in names if name.count(" ") == length - 1], 1, 0.7)
-        if len(plain) >= length and near:
+        if len(plain) >= length and near and near[0] != typed:
             return f'Error: there is no command "{typed}". Did you mean "nomadpy {near[0]}"?'
     known = plain[0] in commands.GROUPS
     typed = " ".join(plain[:2]) if known else plain[0]

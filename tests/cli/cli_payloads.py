@@ -315,7 +315,12 @@ def node(node_id: str = NODE, **changes: Any) -> dict[str, Any]:
             "java": {**driver, "Detected": False, "Healthy": False},
         },
         "Events": [
-            {"Message": "Node registered", "Subsystem": "Cluster", "Timestamp": "2026-09-21T14:00:00Z", "Details": None},
+            {
+                "Message": "Node registered",
+                "Subsystem": "Cluster",
+                "Timestamp": "2026-09-21T14:00:00Z",
+                "Details": None,
+            },
             {"Message": "Driver docker is unhealthy", "Subsystem": "Driver", "Timestamp": "2026-09-21T14:30:00Z"},
         ],
         "LastDrain": None,

@@ -190,7 +190,7 @@ def dispatch(
     payload: Annotated[str | None, typer.Argument(metavar="<file>", show_default=False)] = None,
     *,
     meta: Annotated[list[str] | None, typer.Option("-meta", help="A key=value for the instance; repeatable.")] = None,
-    token: Annotated[
+    idempotency: Annotated[
         str | None, typer.Option("-idempotency-token", help="A second dispatch with the same token starts nothing.")
     ] = None,
     prefix: Annotated[str | None, typer.Option("-id-prefix-template", help="A part of the new id.")] = None,
@@ -208,7 +208,7 @@ def dispatch(
         "IdPrefixTemplate": prefix or "",
         "Priority": priority,
     }
-    answer = session.api.put(job_path(job_id, "dispatch"), body, namespace=namespace, idempotency_token=token)
+    answer = session.api.put(job_path(job_id, "dispatch"), body, namespace=namespace, idempotency_token=idempotency)
     session.say(f"Dispatched Job ID = {answer.get('DispatchedJobID')}")
     session.say(f"Evaluation ID     = {(answer.get('EvalID') or '-')[:8]}")
     if detach or not answer.get("EvalID"):

@@ -203,17 +203,40 @@ class Details:
                 yield from _line(console, (lead if number == 0 else Text(" " * indent)) + line)
 
 
+class Indented:
+    """A view moved to the right by ``cells``."""
+
+    def __init__(self, inner: RenderableType, cells: int = 2) -> None:
+        self.inner = inner
+        self.cells = cells
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        narrower = options.update(width=max(1, options.max_width - self.cells))
+        for line in console.render_lines(self.inner, narrower, pad=False):
+            yield Segment(" " * self.cells)
+            yield from line
+            yield Segment.line()
+
+
 class Columns:
     """A table of text without borders.
 
-    Columns are as wide as their content. Where that is too much, the ``flexible`` ones (by header) wrap, then
-    everything is cut with an ellipsis, so that no line is ever wider than the terminal. A pipe is as wide as needed.
+    Columns are as wide as their content. Where that is too much, the ``flexible`` ones (by header) wrap, those in
+    ``cut`` are cut with an ellipsis, and in the end all others are, so that no line is ever wider than the terminal.
+    A pipe is as wide as needed.
     """
 
-    def __init__(self, headers: Sequence[str], rows: Iterable[Sequence[Cell]], flexible: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        headers: Sequence[str],
+        rows: Iterable[Sequence[Cell]],
+        flexible: Sequence[str] = (),
+        cut: Sequence[str] = (),
+    ) -> None:
         self.headers = list(headers)
         self.rows = [[_text(cell) for cell in row] for row in rows]
         self.flexible = [number for number, header in enumerate(headers) if header in flexible]
+        self.cut = [number for number, header in enumerate(headers) if header in cut]
         assert all(len(row) == len(self.headers) for row in self.rows)
 
     def widths(self, available: int) -> list[int]:
@@ -223,8 +246,8 @@ class Columns:
             for number, cell in enumerate(row):
                 widths[number] = max(widths[number], *(cell_len(part) for part in cell.plain.split("\n")))
         room = available - GAP * (len(widths) - 1)
-        wrap_floor = {number: max(8, cell_len(self.headers[number])) for number in self.flexible}
-        _shrink(widths, room, wrap_floor)
+        floors = {number: max(8, cell_len(self.headers[number])) for number in [*self.flexible, *self.cut]}
+        _shrink(widths, room, floors)
         _shrink(widths, room, dict.fromkeys(range(len(widths)), 4))
         return widths
 

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from nomadpy.cli.views import explain
-from nomadpy.cli.views.base import Columns, short, span, state
+from nomadpy.cli.views.base import Columns, Indented, short, span, state
 
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _TERMINAL = ("complete", "failed", "lost")
@@ -42,21 +42,11 @@ def board(sight: Sight, frame: int, elapsed_ns: int) -> RenderableType:
     parts: list[RenderableType] = [_evaluation_line(sight, wheel, elapsed_ns)]
     rows = _group_rows(sight)
     if rows:
-        parts.append(_Indented(Columns(["Task Group", "Desired", "Placed", "Running", "Healthy", "Failed"], rows)))
+        parts.append(Indented(Columns(["Task Group", "Desired", "Placed", "Running", "Healthy", "Failed"], rows)))
     if sight.deployment:
         parts.append(_deployment_line(sight.deployment, wheel))
     parts += _troubles(sight)
     return Group(*parts)
-
-
-class _Indented:
-    def __init__(self, inner: Columns) -> None:
-        self.inner = inner
-
-    def __rich_console__(self, console: Any, options: Any) -> Any:
-        from rich.padding import Padding
-
-        yield Padding(self.inner, (0, 0, 0, 2), expand=False)
 
 
 def _evaluation_line(sight: Sight, wheel: str, elapsed_ns: int) -> Text:

@@ -17,6 +17,8 @@ TABS = ("Nodes", "Jobs", "Allocations")
 MIB = 1 << 20
 # Header, cluster bars, tabs and the line of keys.
 _FRAME_LINES = 5
+# Names are cut first where the terminal is narrow: a row must stay one line.
+_CUT = ("Name", "Node", "ID")
 _ALLOC_ORDER = {"failed": 0, "lost": 0, "pending": 1, "unknown": 1, "running": 2, "complete": 3}
 
 
@@ -89,9 +91,7 @@ class View:
         for line in [*headlines(self.facts, width), self._tabs(len(rows))]:
             line.truncate(width, overflow="ellipsis")
             yield line
-        yield from console.render(
-            Columns(headers, rows[first : first + room], flexible=()), options.update(width=width)
-        )
+        yield from console.render(Columns(headers, rows[first : first + room], cut=_CUT), options.update(width=width))
         if self.height is not None:
             for _ in range(room - min(room, len(rows) - first)):
                 yield Text("")
@@ -115,7 +115,7 @@ class View:
             if self.screen.is_typing
             else "q quit  tab 1 2 3 switch  / filter  ↑↓ scroll"
         )
-        line = Text(keys, style="dim", end="")
+        line = Text(keys, style="dim")
         gap = max(1, width - line.cell_len - len(place))
         line.append(" " * gap + place)
         line.truncate(width)
@@ -130,14 +130,16 @@ def headlines(facts: Facts, width: int) -> Iterator[Text]:
     for allocation in facts.allocations:
         status = allocation.get("ClientStatus", "")
         counts[status] = counts.get(status, 0) + 1
-    yield Text.assemble(
-        ("nomadpy top ", "bold"),
-        (facts.address, "dim"),
-        f"  nodes {ready}/{len(facts.nodes)} ready  jobs {running}/{len(facts.jobs)} running  allocs ",
+    line = Text.assemble(
+        f"nodes {ready}/{len(facts.nodes)} ready  jobs {running}/{len(facts.jobs)} running  allocs ",
         (f"{counts['running']} running ", "green"),
         (f"{counts['pending']} pending ", "yellow" if counts["pending"] else ""),
         (f"{counts['failed']} failed", "red" if counts["failed"] else ""),
     )
+    # Where everything runs comes last and goes first when the terminal is narrow.
+    if line.cell_len + len(facts.address) + 2 <= width:
+        line.append(f"  {facts.address}", style="dim")
+    yield line
     if facts.problem:
         yield Text(facts.problem, style="red")
         return
@@ -208,8 +210,8 @@ def _nodes(facts: Facts) -> tuple[list[str], list[list[Cell]]]:
                 plain(node.get("Datacenter")),
                 state(node.get("Status", "")),
                 state(draining),
-                Text.assemble(bar(takes[0], cpu, 8), f" {_percent(takes[0], cpu)}"),
-                Text.assemble(bar(takes[1], memory, 8), f" {_percent(takes[1], memory)}"),
+                Text.assemble(bar(takes[0], cpu, 6), f" {_percent(takes[0], cpu)}"),
+                Text.assemble(bar(takes[1], memory, 6), f" {_percent(takes[1], memory)}"),
                 str(takes[2]),
             ]
         )

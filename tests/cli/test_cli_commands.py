@@ -1,0 +1,435 @@
+"""Commands against a canned agent: what they ask, what they print, and how they exit."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cli_payloads as p
+import pytest
+
+from nomadpy.cli import follow
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def job_file(tmp_path: Path) -> str:
+    path = tmp_path / "web.json"
+    path.write_text(json.dumps({"Job": {"ID": "web", "Type": "service", "TaskGroups": []}}))
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "POLL_S", 0.0)
+    monkeypatch.setattr(follow, "SLOW_POLL_S", 0.0)
+
+
+def test_job_status_lists_and_shows(nomadpy: Run, cluster: Any) -> None:
+    del cluster
+    listed = nomadpy("job", "status").out
+    assert [line.split()[0] for line in listed.splitlines()] == ["ID", "web", "web-two", "nightly"]
+    shown = nomadpy("job", "status", "web").out
+    for title in ("Summary", "Latest Deployment", "Deployed", "Allocations"):
+        assert f"\n\n{title}\n" in shown
+    assert "\x1b" not in shown
+
+
+def test_short_status_asks_for_nothing_more(nomadpy: Run, cluster: Any) -> None:
+    assert "Allocations" not in nomadpy("job", "status", "-short", "web").out
+    assert {one.path for one in cluster.requests} == {"/v1/jobs", "/v1/job/web"}
+
+
+def test_a_pipe_never_wraps_and_columns_can(nomadpy: Run, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = "x" * 150
+    cluster.on("GET", "/v1/jobs", [p.job_stub(wide)])
+    assert wide in nomadpy("job", "status").out
+    monkeypatch.setenv("COLUMNS", "80")
+    assert max(map(len, nomadpy("job", "status").out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("variable", ["NO_COLOR", "NOMAD_CLI_NO_COLOR"])
+def test_colour_is_forced_and_forbidden(
+    nomadpy: Run, cluster: Any, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    del cluster
+    monkeypatch.setenv("NOMAD_CLI_FORCE_COLOR", "1")
+    assert "\x1b[32mrunning" in nomadpy("job", "status").out
+    monkeypatch.setenv(variable, "1")
+    assert "\x1b" not in nomadpy("job", "status").out
+    assert "\x1b[32mrunning" in nomadpy("job", "status", "-force-color").out or variable
+
+
+def test_json_and_templates(nomadpy: Run, cluster: Any) -> None:
+    del cluster
+    assert json.loads(nomadpy("job", "status", "-json", "web").out)["ID"] == "web"
+    assert nomadpy("job", "status", "-t", "{{range .}}{{.ID}};{{end}}").out == "web;web-two;nightly;\n"
+    assert nomadpy("node", "status", "-t={{len .}}").out == "2\n"
+    wrong = nomadpy("job", "status", "-t", "{{upper}}")
+    assert (wrong.code, "there is no function upper" in wrong.err) == (1, True)
+
+
+def test_an_exact_id_wins_and_an_ambiguous_one_is_told(nomadpy: Run, cluster: Any) -> None:
+    del cluster
+    assert nomadpy("job", "status", "web").code == 0
+    seen = nomadpy("job", "status", "we")
+    assert seen.code == 1
+    assert '"we" could be 2 jobs' in seen.err
+    assert "web-two" in seen.err
+    assert 'no job has an id that begins with "zz"' in nomadpy("job", "status", "zz").err
+
+
+def test_uuid_prefixes_are_cut_to_an_even_length(nomadpy: Run, cluster: Any) -> None:
+    assert nomadpy("alloc", "status", "a1a1a").code == 0
+    assert cluster.asked("GET", "/v1/allocations").query["prefix"] == ["a1a1"]
+    seen = nomadpy("alloc", "status", "a1a1")
+    assert seen.code == 1
+    assert "a1a1" in seen.err
+    assert p.OTHER_ALLOC in seen.err
+    assert "at least two" in nomadpy("node", "status", "f").err
+    assert 'no node has an id that begins with "xy"' in nomadpy("node", "status", "xy").err
+
+
+def test_job_run_follows_until_the_deployment_is_done(nomadpy: Run, cluster: Any, job_file: str) -> None:
+    steps = iter(["running", "running", "successful"])
+    cluster.on("GET", f"/v1/deployment/{p.DEPLOYMENT}", lambda _: p.deployment(Status=next(steps)))
+    seen = nomadpy("job", "run", job_file)
+    assert seen.code == 0
+    assert "\x1b" not in seen.out
+    assert "==> " in seen.out
+    assert 'Evaluation status changed to "complete"' in seen.out
+    body = cluster.asked("PUT", "/v1/jobs").body
+    assert body["Job"]["ID"] == "web"
+    assert body["Submission"]["Format"] == "json"
+    assert "EnforceIndex" not in body
+
+
+def test_job_run_with_a_failed_deployment_exits_with_1(nomadpy: Run, cluster: Any, job_file: str) -> None:
+    cluster.on("GET", f"/v1/deployment/{p.DEPLOYMENT}", p.deployment(Status="failed", StatusDescription="unhealthy"))
+    assert nomadpy("run", job_file).code == 1
+
+
+def test_job_run_says_why_something_was_not_placed(nomadpy: Run, cluster: Any, job_file: str) -> None:
+    failed = p.evaluation(FailedTGAllocs={"front": p.failed_metrics()}, BlockedEval=p.EVAL)
+    cluster.on("GET", f"/v1/evaluation/{p.EVAL}", failed)
+    seen = nomadpy("job", "run", job_file)
+    assert seen.code == 2
+    assert '* Constraint "missing drivers": 1 nodes excluded by filter' in seen.out
+    assert "waits for additional capacity" in seen.out
+
+
+def test_job_run_without_a_deployment_waits_until_all_have_started(nomadpy: Run, cluster: Any, job_file: str) -> None:
+    states = iter(["pending", "pending", "running"])
+    cluster.on("GET", f"/v1/evaluation/{p.EVAL}", p.evaluation(DeploymentID=""))
+    path = f"/v1/evaluation/{p.EVAL}/allocations"
+    cluster.on("GET", path, lambda _: [p.alloc_stub(ClientStatus=next(states))])
+    seen = nomadpy("job", "run", job_file)
+    assert seen.code == 0
+    assert 'Allocation "a1a1a1a1" is running (was pending)' in seen.out
+
+
+def test_job_run_detached_with_an_index(nomadpy: Run, cluster: Any, job_file: str) -> None:
+    seen = nomadpy("job", "run", "-detach", "-check-index=7", "-preserve-counts", job_file)
+    assert seen.out == f"Job registration successful\nEvaluation ID: {p.EVAL}\n"
+    body = cluster.asked("PUT", "/v1/jobs").body
+    assert (body["EnforceIndex"], body["JobModifyIndex"], body["PreserveCounts"]) == (True, 7, True)
+
+
+def test_a_lost_race_is_explained(nomadpy: Run, cluster: Any, job_file: str) -> None:
+    said = "Enforcing job modify index 7: job exists with conflicting job modify index: 9"
+    cluster.on("PUT", "/v1/jobs", (500, said))
+    seen = nomadpy("job", "run", "-check-index", "7", job_file)
+    assert seen.code == 1
+    assert said in seen.err
+    assert "run `nomadpy job plan` again" in seen.err
+
+
+def test_warnings_of_the_agent_are_shown(nomadpy: Run, cluster: Any, job_file: str) -> None:
+    cluster.on("PUT", "/v1/jobs", {"EvalID": "", "Warnings": "1 warning:\n\n* beware"})
+    assert "* beware" in nomadpy("job", "run", job_file).out
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({}, 1),
+        ({"Annotations": {"DesiredTGUpdates": {"front": {"Ignore": 2}}}}, 0),
+        ({"Annotations": {"DesiredTGUpdates": {"front": {"InPlaceUpdate": 2}}}}, 0),
+        ({"Annotations": None, "FailedTGAllocs": {"front": p.failed_metrics()}}, 1),
+    ],
+)
+def test_exit_codes_of_plan(nomadpy: Run, cluster: Any, job_file: str, change: dict[str, Any], code: int) -> None:
+    cluster.on("PUT", "/v1/job/web/plan", {**p.plan(), **change})
+    seen = nomadpy("job", "plan", job_file)
+    assert seen.code == code
+    assert "Job Modify Index: 10" in seen.out
+    assert f"nomadpy job run -check-index 10 {job_file}" in seen.out
+    assert cluster.asked("PUT", "/v1/job/web/plan").body["Diff"] is True
+
+
+def test_a_plan_that_fails_exits_with_255(nomadpy: Run, cluster: Any, job_file: str) -> None:
+    cluster.on("PUT", "/v1/job/web/plan", (500, "1 error occurred:\n\t* Missing job datacenters\n\n"))
+    seen = nomadpy("plan", job_file)
+    assert seen.code == 255
+    assert "Missing job datacenters" in seen.err
+    assert nomadpy("plan", "/no/such/file").code == 255
+
+
+def test_a_missing_file_and_a_file_without_a_job(nomadpy: Run, cluster: Any, tmp_path: Path) -> None:
+    del cluster
+    assert "no/such/file: No such file" in nomadpy("run", "/no/such/file").err
+    path = tmp_path / "x.json"
+    path.write_text("[1]")
+    assert "holds no job" in nomadpy("run", str(path)).err
+    path.write_text("{")
+    assert "is not JSON" in nomadpy("run", str(path)).err
+    path.write_text(" ")
+    assert "is empty" in nomadpy("run", str(path)).err
+    assert "is a directory" in nomadpy("run", str(tmp_path)).err
+
+
+def test_a_job_comes_from_stdin(nomadpy: Run, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"ID": "web"}'))
+    assert nomadpy("job", "run", "-json", "-detach", "-").code == 0
+    assert cluster.asked("PUT", "/v1/jobs").body["Job"] == {"ID": "web"}
+
+
+def test_validate(nomadpy: Run, cluster: Any, job_file: str) -> None:
+    cluster.on("PUT", "/v1/validate/job", {"ValidationErrors": None, "Error": "", "Warnings": ""})
+    assert nomadpy("validate", job_file).out == "Job validation successful\n"
+    cluster.on("PUT", "/v1/validate/job", {"ValidationErrors": ["a is wrong", "b is wrong"], "Error": "x"})
+    seen = nomadpy("job", "validate", job_file)
+    assert seen.code == 1
+    assert "  * a is wrong\n  * b is wrong" in seen.err
+
+
+def test_job_stop(nomadpy: Run, cluster: Any) -> None:
+    cluster.on("DELETE", "/v1/job/web", {"EvalID": p.EVAL})
+    assert nomadpy("stop", "-purge", "-detach", "web").out == f"Evaluation ID: {p.EVAL}\n"
+    assert cluster.asked("DELETE", "/v1/job/web").query == {"namespace": ["default"], "purge": ["true"]}
+
+
+def test_job_start_only_starts_what_is_stopped(nomadpy: Run, cluster: Any) -> None:
+    assert "is not stopped" in nomadpy("job", "start", "web").err
+    cluster.on("GET", "/v1/job/web", p.job(Stop=True, Status="dead"))
+    assert nomadpy("job", "start", "-detach", "web").code == 0
+    assert cluster.asked("PUT", "/v1/jobs").body["Job"]["Stop"] is False
+
+
+def test_job_scale(nomadpy: Run, cluster: Any) -> None:
+    cluster.on("PUT", "/v1/job/web/scale", {"EvalID": p.EVAL})
+    cluster.on("GET", "/v1/job/web/scale", {"TaskGroups": {"front": {}}})
+    assert nomadpy("job", "scale", "-detach", "web", "5").code == 0
+    body = cluster.asked("PUT", "/v1/job/web/scale").body
+    assert (body["Count"], body["Target"]) == (5, {"Job": "web", "Group": "front"})
+    cluster.on("GET", "/v1/job/web/scale", {"TaskGroups": {"front": {}, "back": {}}})
+    assert "name one of back, front" in nomadpy("job", "scale", "web", "5").err
+    assert "must be a number" in nomadpy("job", "scale", "web", "front", "many").err
+
+
+def test_job_revert_by_tag(nomadpy: Run, cluster: Any) -> None:
+    versions = [p.job(Version=3), p.job(Version=1, VersionTag={"Name": "golden"})]
+    cluster.on("GET", "/v1/job/web/versions", {"Versions": versions, "Diffs": [p.plan()["Diff"]]})
+    cluster.on("PUT", "/v1/job/web/revert", {"EvalID": ""})
+    assert nomadpy("job", "revert", "web", "golden").code == 0
+    assert cluster.asked("PUT", "/v1/job/web/revert").body["JobVersion"] == 1
+    assert 'no version with the tag "x"' in nomadpy("job", "revert", "web", "x").err
+    shown = nomadpy("job", "history", "-p", "web").out
+    assert shown.count("Version     = ") == 2
+    assert '+/- Priority: "50" => "60"' in shown
+    assert "it has 3, 1" in nomadpy("job", "history", "-version", "9", "web").err
+
+
+def test_job_dispatch(nomadpy: Run, cluster: Any, tmp_path: Path) -> None:
+    payload = tmp_path / "p"
+    payload.write_bytes(b"hello")
+    cluster.on("PUT", "/v1/job/web/dispatch", {"DispatchedJobID": "web/dispatch-1-ab", "EvalID": p.EVAL})
+    seen = nomadpy("job", "dispatch", "-detach", "-meta", "a=b=c", "-idempotency-token=t", "web", str(payload))
+    assert "Dispatched Job ID = web/dispatch-1-ab" in seen.out
+    request = cluster.asked("PUT", "/v1/job/web/dispatch")
+    assert (request.body["Payload"], request.body["Meta"]) == ("aGVsbG8=", {"a": "b=c"})
+    assert request.query["idempotency_token"] == ["t"]
+    assert "ParameterizedJob" in cluster.asked("GET", "/v1/jobs").query["filter"][0]
+
+
+def test_errors_of_the_api_are_shown(nomadpy: Run, cluster: Any) -> None:
+    cluster.on("PUT", "/v1/job/nightly/periodic/force", (500, "can't force launch non-periodic job"))
+    seen = nomadpy("job", "periodic", "force", "nightly")
+    assert seen.code == 1
+    assert seen.err.startswith("Error: can't force launch non-periodic job (HTTP 500")
+
+
+def test_inspect_and_its_source(nomadpy: Run, cluster: Any) -> None:
+    assert json.loads(nomadpy("inspect", "web").out)["Job"]["ID"] == "web"
+    cluster.on("GET", "/v1/job/web/submission", {"Source": 'job "web" {}\n', "Format": "hcl2"})
+    assert nomadpy("job", "inspect", "-hcl", "web").out == 'job "web" {}\n'
+
+
+def test_node_status_eligibility_and_drain(nomadpy: Run, cluster: Any) -> None:
+    assert "Host Resource Utilization" in nomadpy("node", "status", "f7b2c").out
+    for path in ("eligibility", "drain"):
+        cluster.on("PUT", f"/v1/node/{p.NODE}/{path}", {})
+    assert nomadpy("node", "eligibility", "-disable", "f7b2c").code == 0
+    assert cluster.asked("PUT", f"/v1/node/{p.NODE}/eligibility").body["Eligibility"] == "ineligible"
+    assert "either -enable or -disable" in nomadpy("node", "eligibility", "f7b2c").err
+    seen = nomadpy("node", "drain", "-enable", "-deadline", "30m", "-m", "work", "f7b2c")
+    assert "Drain complete" in seen.out
+    body = cluster.asked("PUT", f"/v1/node/{p.NODE}/drain").body
+    assert body["DrainSpec"] == {"Deadline": 30 * p.MINUTE_NS, "IgnoreSystemJobs": False}
+    assert body["Meta"] == {"message": "work"}
+    assert nomadpy("node", "drain", "-disable", "f7b2c").code == 0
+    assert cluster.asked("PUT", f"/v1/node/{p.NODE}/drain").body["MarkEligible"] is True
+    assert "duration such as 30m" in nomadpy("node", "drain", "-enable", "-deadline", "soon", "f7b2c").err
+
+
+def test_a_node_that_cannot_be_asked_still_shows(nomadpy: Run, cluster: Any) -> None:
+    cluster.on("GET", "/v1/client/stats", (404, "No path to node"))
+    seen = nomadpy("node", "status", "f7b2c")
+    assert seen.code == 0
+    assert "could not be asked" in seen.err
+    assert "Allocated Resources" in seen.out
+
+
+def test_alloc_status(nomadpy: Run, cluster: Any) -> None:
+    del cluster
+    shown = nomadpy("alloc", "status", "-verbose", "a1a1a1").out
+    assert "Placement Metrics" in shown
+    assert "120/500 MHz" in shown
+    assert "Placement Metrics" not in nomadpy("alloc", "status", "a1a1a1").out
+    assert "shipper  running" in nomadpy("alloc", "status", "-short", "a1a1a1").out
+
+
+def test_alloc_writes(nomadpy: Run, cluster: Any) -> None:
+    base = f"/v1/client/allocation/{p.ALLOC}"
+    for what in ("restart", "signal"):
+        cluster.on("PUT", f"{base}/{what}", {"Index": 0})
+    cluster.on("PUT", f"/v1/allocation/{p.ALLOC}/stop", {"EvalID": p.EVAL})
+    assert nomadpy("alloc", "restart", "a1a1a1", "httpd").code == 0
+    assert cluster.asked("PUT", f"{base}/restart").body == {"TaskName": "httpd", "AllTasks": False}
+    assert nomadpy("alloc", "signal", "-s", "SIGHUP", "a1a1a1").code == 0
+    assert cluster.asked("PUT", f"{base}/signal").body == {"Task": "", "Signal": "SIGHUP"}
+    assert nomadpy("alloc", "stop", "-detach", "a1a1a1").out == f"{p.EVAL}\n"
+    assert "it has httpd, shipper" in nomadpy("alloc", "restart", "a1a1a1", "nope").err
+
+
+LOG = b"".join(b"line %d\n" % number for number in range(20))
+
+
+def test_alloc_logs(nomadpy: Run, cluster: Any) -> None:
+    path = f"/v1/client/fs/logs/{p.ALLOC}"
+    cluster.on("GET", path, LOG)
+    assert nomadpy("logs", "a1a1a1", "httpd").out == LOG.decode()
+    assert cluster.asked("GET", path).query["type"] == ["stdout"]
+    assert nomadpy("logs", "-stderr", "-tail", "-n", "2", "-task", "httpd", "a1a1a1").out == "line 18\nline 19\n"
+    query = cluster.asked("GET", path).query
+    assert (query["type"], query["origin"], query["offset"]) == (["stderr"], ["end"], ["240"])
+    assert nomadpy("logs", "-f", "-tail", "a1a1a1", "httpd").out.count("\n") == 10
+    assert cluster.asked("GET", path).query["follow"] == ["true"]
+    assert "several tasks; name one of httpd, shipper" in nomadpy("logs", "a1a1a1").err
+    assert "exclude each other" in nomadpy("logs", "-n", "1", "-c", "1", "a1a1a1", "httpd").err
+
+
+def test_logs_of_a_job_take_a_running_allocation(nomadpy: Run, cluster: Any) -> None:
+    cluster.on("GET", f"/v1/client/fs/logs/{p.ALLOC}", LOG)
+    assert nomadpy("alloc", "logs", "-job", "web", "httpd").out == LOG.decode()
+
+
+def test_alloc_fs(nomadpy: Run, cluster: Any) -> None:
+    file = {"Name": "a.txt", "IsDir": False, "Size": 2048, "FileMode": "-rw-r--r--", "ModTime": "2026-09-21T14:00:00Z"}
+    folder = {**file, "Name": "alloc", "IsDir": True}
+    stat = f"/v1/client/fs/stat/{p.ALLOC}"
+    cluster.on("GET", stat, lambda request: folder if request.query["path"] == ["/"] else file)
+    cluster.on("GET", f"/v1/client/fs/ls/{p.ALLOC}", [file, folder])
+    cluster.on("GET", f"/v1/client/fs/cat/{p.ALLOC}", b"hello")
+    cluster.on("GET", f"/v1/client/fs/stream/{p.ALLOC}", b'{"Data":"YQpiCmMK"}{}')
+    listed = nomadpy("alloc", "fs", "a1a1a1").out.splitlines()
+    assert [line.split()[-1] for line in listed] == ["Name", "alloc/", "a.txt"]
+    assert nomadpy("fs", "a1a1a1", "alloc/a.txt").out == "hello"
+    assert "2 KiB" in nomadpy("fs", "-stat", "a1a1a1", "alloc/a.txt").out
+    assert nomadpy("fs", "-tail", "-n", "1", "a1a1a1", "alloc/a.txt").out == "c\n"
+
+
+def test_status_finds_out_what_an_id_is(nomadpy: Run, cluster: Any) -> None:
+    cluster.on("PUT", "/v1/search", {"Matches": {"nodes": [p.NODE], "jobs": None}})
+    assert "Host Resource Utilization" in nomadpy("status", "f7b2c").out
+    cluster.on("PUT", "/v1/search", {"Matches": {"nodes": [p.NODE], "allocs": [p.ALLOC]}})
+    assert "could be several things" in nomadpy("status", "f7").err
+    cluster.on("PUT", "/v1/search", {"Matches": {}})
+    assert 'nothing has an id that begins with "zz"' in nomadpy("status", "zz").err
+    assert "nightly" in nomadpy("status").out
+
+
+def test_server_members_and_the_missing_leader(nomadpy: Run, cluster: Any) -> None:
+    tags = {"region": "global", "port": "4647", "dc": "dc1", "build": "0.1.0", "raft_vsn": "3"}
+    member = {"Name": "a.global", "Addr": "10.0.0.1", "Port": 4648, "Status": "alive", "Tags": tags}
+    cluster.on("GET", "/v1/agent/members", {"Members": [member]})
+    cluster.on("GET", "/v1/status/leader", "10.0.0.1:4647")
+    assert "alive   true" in nomadpy("server", "members").out
+    cluster.on("GET", "/v1/status/leader", "")
+    seen = nomadpy("server", "members")
+    assert seen.code == 1
+    assert 'region "global" has no leader' in seen.err
+
+
+def test_scheduler_configuration_is_changed_by_compare_and_set(nomadpy: Run, cluster: Any) -> None:
+    path = "/v1/operator/scheduler/configuration"
+    config = {"SchedulerAlgorithm": "binpack", "PreemptionConfig": {"SystemSchedulerEnabled": True}, "ModifyIndex": 9}
+    cluster.on("GET", path, {"SchedulerConfig": config})
+    cluster.on("PUT", path, {"Updated": True})
+    args = ("-scheduler-algorithm", "spread", "-preempt-service-scheduler=true")
+    assert nomadpy("operator", "scheduler", "set-config", *args).code == 0
+    request = cluster.asked("PUT", path)
+    assert request.query["cas"] == ["9"]
+    assert request.body["SchedulerAlgorithm"] == "spread"
+    assert request.body["PreemptionConfig"] == {"SystemSchedulerEnabled": True, "ServiceSchedulerEnabled": True}
+    assert "Scheduler Algorithm" in nomadpy("operator", "scheduler", "get-config").out
+    cluster.on("PUT", path, {"Updated": False})
+    assert "since index 9" in nomadpy("operator", "scheduler", "set-config", *args).err
+
+
+def test_operator_api(nomadpy: Run, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert json.loads(nomadpy("operator", "api", "jobs?prefix=web").out)[0]["ID"] == "web"
+    cluster.on("POST", "/v1/search", b"ok")
+    assert nomadpy("operator", "api", "-d", "{}", "-H", "X-Extra: 1", "/v1/search").out == "ok"
+    assert cluster.asked("POST", "/v1/search").headers["X-Extra"] == "1"
+    monkeypatch.setenv("NOMAD_TOKEN", "s3cr3t")
+    seen = nomadpy("operator", "api", "-dryrun", "jobs").out
+    assert "$NOMAD_TOKEN" in seen
+    assert "s3cr3t" not in seen
+
+
+def test_monitor_prints_the_log(nomadpy: Run, cluster: Any) -> None:
+    cluster.on("GET", "/v1/agent/monitor", b'{}{"Data":"aGVsbG8K"}')
+    assert nomadpy("monitor", "-log-level=debug").out == "hello\n"
+    assert cluster.asked("GET", "/v1/agent/monitor").query["log_level"] == ["debug"]
+
+
+def test_top_in_a_pipe_prints_once(nomadpy: Run, cluster: Any) -> None:
+    del cluster
+    seen = nomadpy("top")
+    assert seen.code == 0
+    assert "1/2 ready" in seen.out
+    assert "web.front[0]" in seen.out
+
+
+def test_init_writes_a_file_once(nomadpy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert nomadpy("init").code == 0
+    assert nomadpy("job", "init", "-short", "short.hcl").code == 0
+    assert "exists already" in nomadpy("init").err
+    assert nomadpy("fmt", "-check", "example.nomad.hcl", "short.hcl").code == 0
+
+
+def test_fmt(nomadpy: Run, tmp_path: Path) -> None:
+    path = tmp_path / "a.nomad.hcl"
+    path.write_text('job "a" {\ntype="batch"\n}\n')
+    assert nomadpy("fmt", "-check", str(path)).code == 1
+    assert path.read_text() == 'job "a" {\ntype="batch"\n}\n'
+    assert "+  type" in nomadpy("fmt", "-diff", str(tmp_path)).out
+    assert path.read_text() == 'job "a" {\n  type = "batch"\n}\n'
+    path.write_text('job "a" {\n')
+    assert "Unclosed" in nomadpy("fmt", str(path)).err
