@@ -50,10 +50,9 @@ class BesideProcess:
         if self._terminal is not None:
             fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
-    async def output(self) -> AsyncIterator[tuple[str, bytes]]:
-        """See ``contract.ExecProcess``."""
-        async for chunk in self._chunks:
-            yield chunk
+    def output(self) -> AsyncIterator[tuple[str, bytes]]:
+        """See ``contract.ExecProcess``. A channel rather than a generator, so that nobody has to close it."""
+        return self._chunks
 
     async def wait(self) -> ExitResult:
         """See ``contract.ExecProcess``."""

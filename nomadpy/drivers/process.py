@@ -99,9 +99,14 @@ class ProcessDriver:
         return schema.check(self.options, config)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Nothing happens in the background: executors are watched by whoever waits for their task."""
+        """Nothing happens in the background, since executors are watched by whoever waits for their task; at the end
+        it lets go of the executors, which go on."""
         task_status.started()
-        await trio.sleep_forever()
+        try:
+            await trio.sleep_forever()
+        finally:
+            for attempt in self._attempts.values():
+                attempt.close()
 
     async def start_task(self, task: TaskConfig) -> TaskHandle:
         """See ``contract.Driver``."""

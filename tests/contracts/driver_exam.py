@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import pytest
 import trio
 
-from nomadpy.drivers.contract import Driver, ExitResult, TaskConfig, TaskDirs, TaskHandle, TaskLimits
+from nomadpy.drivers.contract import Driver, ExecProcess, ExitResult, TaskConfig, TaskDirs, TaskHandle, TaskLimits
 from nomadpy.model.errors import Fatal, Invalid, NomadError, NotFound
 from nomadpy.model.service import LogConfig
 
@@ -185,6 +185,16 @@ async def until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]], w
                 return
             await trio.sleep(0.02)
     pytest.fail(f"did not happen in time: {what}")
+
+
+async def first_chunk(process: ExecProcess) -> tuple[str, bytes]:
+    """The first output of a command; the rest is not wanted."""
+    chunks = process.output()
+    try:
+        return await anext(chunks)
+    finally:
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()
 
 
 async def ended(driver: Driver, task: TaskConfig) -> ExitResult:
@@ -464,8 +474,7 @@ async def test_leaving_a_command_ends_it(world: World) -> None:
         task = await world.start(driver, world.bench.forever())
         with trio.fail_after(PATIENCE_S):
             async with driver.exec_task(task.id, ["sh", "-c", "echo up; sleep 1000"]) as process:
-                async for _ in process.output():
-                    break
+                assert await first_chunk(process) == ("stdout", b"up\n")
         await driver.stop_task(task.id, signal="", timeout_s=PATIENCE_S)
 
 
