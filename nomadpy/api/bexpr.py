@@ -19,7 +19,7 @@ comparison and ``Priority == high`` an error. A missing map key or a nil is no e
 false on it and the negative ones true. A name that the struct does not have is an error when it is evaluated,
 so ``false and Nonsense == 1`` over no rows is fine, as it is in Nomad.
 
-``matches`` runs in time proportional to the text, whatever the pattern; see ``_linear_regexp``.
+``matches`` runs in time proportional to the text, whatever the pattern; see ``model.linear_regexp``.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from nomadpy.api._bexpr_syntax import (
     Selector,
     parse,
 )
-from nomadpy.api._linear_regexp import compile_pattern
 from nomadpy.model.errors import Invalid
+from nomadpy.model.linear_regexp import compile_pattern
 
 __all__ = ["FieldTree", "Filter", "compile_filter", "field_tree"]
 

@@ -1,45 +1,24 @@
-"""Regular expressions and version constraints of job files, as the text of a job writes them.
-
-Patterns are written in Go's RE2 syntax. Python's engine runs them, so the parts of RE2 that Python spells differently
-are translated, and what RE2 refuses (look-around, back-references) is refused here too.
-"""
+"""Regular expressions and version constraints of job files, as the text of a job writes them."""
 
 from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
 
-_UNSUPPORTED = re.compile(r"\(\?(?:[=!>(]|<[=!]|P=)|(?<!\\)(?:\\\\)*\\[1-9]")
-_CLASSES = {
-    "alnum": "0-9A-Za-z",
-    "alpha": "A-Za-z",
-    "ascii": r"\x00-\x7F",
-    "blank": r"\t ",
-    "cntrl": r"\x00-\x1F\x7F",
-    "digit": "0-9",
-    "graph": "!-~",
-    "lower": "a-z",
-    "print": " -~",
-    "punct": r"!-/:-@\[-`{-~",
-    "space": r"\t\n\v\f\r ",
-    "upper": "A-Z",
-    "word": "0-9A-Za-z_",
-    "xdigit": "0-9A-Fa-f",
-}
-_POSIX_CLASS = re.compile(r"\[:(\w+):\]")
+from nomadpy.model.errors import Invalid
+from nomadpy.model.linear_regexp import compile_pattern
 
 
 @functools.lru_cache(maxsize=1024)
-def compile_regexp(pattern: str) -> re.Pattern[str]:
-    """The compiled form of an RE2 pattern. Raises ValueError, in Go's manner, when it is not one."""
-    refused = _UNSUPPORTED.search(pattern)
-    if refused:
-        raise ValueError(f"error parsing regexp: invalid or unsupported Perl syntax: `{refused[0]}`")
-    python = _POSIX_CLASS.sub(lambda match: _CLASSES.get(match[1], match[0]), pattern)
-    python = re.sub(r"(?<!\\)((?:\\\\)*)\\z", r"\1\\Z", python)
+def compile_regexp(pattern: str) -> Callable[[str], bool]:
+    """A function that tells whether an RE2 pattern occurs in a text, in time proportional to the text.
+
+    Raises ValueError when the pattern is not one.
+    """
     try:
-        return re.compile(python, re.ASCII)
-    except (re.error, OverflowError, RecursionError) as error:
+        return compile_pattern(pattern)
+    except Invalid as error:
         raise ValueError(f"error parsing regexp: {error}: `{pattern}`") from None
 
 

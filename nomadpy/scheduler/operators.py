@@ -64,7 +64,7 @@ def _floats(left: str, right: str) -> tuple[float, float] | None:
 
 def _matches(left: str, right: str) -> bool:
     try:
-        return compile_regexp(right).search(left) is not None
+        return compile_regexp(right)(left)
     except ValueError:
         return False
 

@@ -85,7 +85,7 @@ CONSTRAINT_CASES: list[tuple[dict[str, Any], str]] = [
     ({"Constraints": [{"LTarget": "${attr.x", "RTarget": "a"}]}, "missing a closing brace"),
     ({"Constraints": [{"LTarget": "$attr.x}", "RTarget": "a"}]}, "missing an opening brace"),
     ({"Constraints": [{"LTarget": "a", "RTarget": "(", "Operand": "regexp"}]}, "Regular expression failed to compile"),
-    ({"Constraints": [{"LTarget": "a", "RTarget": "(?=a)", "Operand": "regexp"}]}, "unsupported Perl syntax"),
+    ({"Constraints": [{"LTarget": "a", "RTarget": "(?=a)", "Operand": "regexp"}]}, "error parsing regexp"),
     ({"Constraints": [{"LTarget": "a", "RTarget": "> x", "Operand": "version"}]}, "Version constraint is invalid"),
     ({"Constraints": [{"LTarget": "a", "RTarget": "~> 1.2.3", "Operand": "semver"}]}, "Semver constraint is invalid"),
     ({"Constraints": [{"LTarget": "a", "Operand": "set_contains"}]}, "Set contains constraint requires an RTarget"),

@@ -1,10 +1,10 @@
 """Regular expressions in RE2's syntax whose search time grows with the text, never with the pattern's cunning.
 
-Python's ``re`` backtracks: ``(a+)+$`` over thirty letters takes minutes, and filters come from strangers. Here the
-pattern becomes a Thompson automaton and the set of its live states is carried along the text (Thompson 1968; Cox,
-"Regular Expression Matching Can Be Simple And Fast"). Sets that were seen are kept with their successors, which
-makes the usual step one dictionary look-up. Only *whether* it matches is answered, so greed and captures mean
-nothing; backreferences and look-around do not exist, as in RE2.
+Python's ``re`` backtracks: ``(a+)+$`` over thirty letters takes minutes, and filters and constraints come from
+strangers. Here the pattern becomes a Thompson automaton and the set of its live states is carried along the text
+(Thompson 1968; Cox, "Regular Expression Matching Can Be Simple And Fast"). Sets that were seen are kept with their
+successors, which makes the usual step one dictionary look-up. Only *whether* it matches is answered, so greed and
+captures mean nothing; backreferences and look-around do not exist, as in RE2.
 """
 
 from __future__ import annotations

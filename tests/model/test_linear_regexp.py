@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nomadpy.api._linear_regexp import compile_pattern
 from nomadpy.model.errors import Invalid
+from nomadpy.model.linear_regexp import compile_pattern
 
 
 @pytest.mark.parametrize(
