@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
@@ -114,7 +115,8 @@ class NodeEndpoint:
         runner = self._runner(alloc_id)
         start = files.Start.check(offset, origin)
         file = await trio.to_thread.run_sync(files.open_readable, runner.dir, path, list(runner.tasks))
-        stream = files.follow_file(file, runner.dir, path, start, follow=follow)
+        file.seek(start.position(os.fstat(file.fileno()).st_size))
+        stream = files.follow_file(file, runner.dir, path, follow=follow)
         try:
             yield stream
         finally:
@@ -135,7 +137,9 @@ class NodeEndpoint:
         if not runner.started(task):
             raise NotFound(f'task "{task}" not started yet. No logs available')
         directory = runner.logs_dir()
-        stream = logs.follow_logs(directory, f"{task}.{log_type}", start, follow=follow)
+        prefix = f"{task}.{log_type}"
+        begin = await trio.to_thread.run_sync(logs.find_start, directory, prefix, start)
+        stream = logs.follow_logs(directory, prefix, begin, follow=follow)
         try:
             yield stream
         finally:

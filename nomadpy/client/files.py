@@ -227,13 +227,12 @@ class Heartbeat:
 
 
 async def follow_file(
-    file: BinaryIO, alloc_dir: AllocDir, path: str, start: Start, *, follow: bool
+    file: BinaryIO, alloc_dir: AllocDir, path: str, *, follow: bool
 ) -> AsyncGenerator[StreamChunk, None]:
-    """Pieces of a file from ``start``; ``offset`` is the position behind the piece. Ends with the file or, when
+    """Pieces of a file from where it stands; ``offset`` is the position behind the piece. Ends with the file or, when
     following, with its deletion."""
     name = path.lstrip("/")
-    position = start.position(os.fstat(file.fileno()).st_size)
-    file.seek(position)
+    position = file.tell()
     heartbeat = Heartbeat()
     while True:
         data = await trio.to_thread.run_sync(file.read, CHUNK_BYTES)

@@ -43,13 +43,19 @@ def locate(files: list[tuple[int, int]], start: Start) -> tuple[int, int]:
     return files[-1] if files else (0, 0)
 
 
-async def follow_logs(directory: Path, prefix: str, start: Start, *, follow: bool) -> AsyncGenerator[StreamChunk, None]:
-    """Pieces of a log from ``start``; ``offset`` is the position in ``file`` behind the piece.
+def find_start(directory: Path, prefix: str, start: Start) -> tuple[int, int]:
+    """(file number, position in it) of ``start`` in the log as it is now. Blocks shortly."""
+    return locate(log_files(directory, prefix), start)
+
+
+async def follow_logs(
+    directory: Path, prefix: str, begin: tuple[int, int], *, follow: bool
+) -> AsyncGenerator[StreamChunk, None]:
+    """Pieces of a log from ``begin`` (file number, position); ``offset`` is the position in ``file`` behind the piece.
 
     Without ``follow`` it ends at the end of the newest file.
     """
-    files = await trio.to_thread.run_sync(log_files, directory, prefix)
-    number, position = locate(files, start)
+    number, position = begin
     heartbeat = Heartbeat()
     file: BinaryIO | None = None
     try:
