@@ -59,17 +59,6 @@ def _job(test: Callable[[Job], Any]) -> Finder:
     return lambda job: ["job"] if test(job) else []
 
 
-def _anywhere(field: str) -> Finder:
-    """Wherever the job, a group or a task states the list of that name."""
-
-    def find(job: Job) -> Iterator[str]:
-        yield from _job(lambda job: getattr(job, field, ()))(job)
-        yield from _groups(lambda group: getattr(group, field, ()))(job)
-        yield from _tasks(lambda task: getattr(task, field, ()))(job)
-
-    return find
-
-
 def _services(provider: str) -> Finder:
     def find(job: Job) -> Iterator[str]:
         for group in job.task_groups:
@@ -128,14 +117,7 @@ PARTS: tuple[Part, ...] = (
         _groups(lambda group: any(volume.sticky for volume in group.volumes.values())),
         "replacements may get another volume",
     ),
-    Part(
-        "volume_mount propagation_mode",
-        _tasks(lambda task: any(mount.propagation_mode not in ("", "private") for mount in task.volume_mounts)),
-        "mounts are private",
-    ),
     Part("identity", _tasks(_uses_identity), "the task gets no token"),
-    Part("affinity", _anywhere("affinities"), "it does not change the choice of nodes"),
-    Part("spread", _anywhere("spreads"), "it does not change the choice of nodes"),
     Part(
         "update canary",
         _groups(lambda group: group.update is not None and group.update.canary > 0),
@@ -162,14 +144,8 @@ PARTS: tuple[Part, ...] = (
     Part("task scaling", _tasks(lambda task: task.scaling_policies), "nothing scales the task"),
     Part("numa", _tasks(_needs_numa), "cores are not tied to memory nodes"),
     Part("device", _tasks(lambda task: task.resources.devices), "no device is reserved"),
-    Part("cores", _tasks(lambda task: task.resources.cores), "no cores are reserved"),
     Part("secrets (resources)", _tasks(lambda task: task.resources.secrets_mb), "its size is not limited"),
     Part("network mode", _groups(_has_namespace), "the group gets no network namespace of its own"),
-    Part(
-        "network dns",
-        _groups(lambda group: any(network.dns is not None for network in group.networks)),
-        "tasks use the node's resolver",
-    ),
     Part("ephemeral_disk sticky and migrate", _groups(_moves_disk), "data does not follow the allocation"),
     Part("multiregion", _job(lambda job: job.multiregion), "the job runs in one region"),
     Part("action", _tasks(lambda task: task.actions), "it cannot be run by name"),
