@@ -166,7 +166,7 @@ def test_seccomp_profiles_are_inlined(tmp_path: Path) -> None:
 def test_logging(tmp_path: Path) -> None:
     assert body(tmp_path, {})["HostConfig"]["LogConfig"] == {
         "Type": "json-file",
-        "Config": {"max-file": "2", "max-size": "2m"},
+        "Config": {"max-file": "2", "max-size": "10m"},
     }
     asked = {"logging": [{"driver": "syslog", "config": [{"tag": "x"}]}]}
     assert body(tmp_path, asked)["HostConfig"]["LogConfig"] == {"Type": "syslog", "Config": {"tag": "x"}}

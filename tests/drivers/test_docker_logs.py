@@ -158,6 +158,22 @@ def test_nothing_is_lost_or_doubled(steps: list[tuple[str, int]], agents: list[t
             assert joined(directory, f"web.{name}") == b"".join(text for which, _, text in messages if which == name)
 
 
+def test_what_the_engine_tells_again_is_passed_over(tmp_path: Path) -> None:
+    files = open_logs(str(tmp_path))
+    told = [("stdout", stamp(at), b"%d\n" % at) for at in range(100, 140)]
+    assert files.write(iter(told[:30])) == 30
+    assert files.write(iter(told[10:])) == 10
+    files.close()
+    assert joined(str(tmp_path), "web.stdout") == b"".join(text for _, _, text in told)
+
+
+def test_a_clock_that_is_set_back_loses_nothing(tmp_path: Path) -> None:
+    files = open_logs(str(tmp_path))
+    files.write(iter([("stdout", stamp(10_000), b"before\n"), ("stdout", stamp(5), b"after\n")]))
+    files.close()
+    assert joined(str(tmp_path), "web.stdout") == b"before\nafter\n"
+
+
 def test_another_container_starts_from_its_beginning(tmp_path: Path) -> None:
     files = open_logs(str(tmp_path))
     files.write(iter([("stdout", stamp(100), b"old\n")]))

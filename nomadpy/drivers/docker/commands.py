@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -26,7 +27,9 @@ class ContainerCommand:
 
     def __init__(self, engine: Engine, exec_id: str, stream: trio.abc.HalfCloseableStream, received: bytes) -> None:
         self._engine, self._exec_id = engine, exec_id
-        self._stream, self._buffer = stream, bytearray(received)
+        self._stream, self._received = stream, received
+        self._buffer = bytearray()
+        self._parts: deque[tuple[str, bytes]] = deque()
         self.tty = False
         self._over = trio.Event()
 
@@ -40,23 +43,29 @@ class ContainerCommand:
     async def resize(self, height: int, width: int) -> None:
         await self._engine.call(lambda api: api.exec_resize(self._exec_id, height=height, width=width))
 
-    async def output(self) -> AsyncIterator[tuple[str, bytes]]:
-        try:
-            while data := await self._receive():
-                if self.tty:
-                    yield STDOUT, data
-                    continue
-                self._buffer += data
-                for part in self._frames():
-                    yield part
-        finally:
-            self._over.set()
+    def output(self) -> AsyncIterator[tuple[str, bytes]]:
+        return self
+
+    # An iterator of its own and no generator, because a reader may stop early and never close it.
+    def __aiter__(self) -> AsyncIterator[tuple[str, bytes]]:
+        return self
+
+    async def __anext__(self) -> tuple[str, bytes]:
+        while not self._parts:
+            data = await self._receive()
+            if not data:
+                self._over.set()
+                raise StopAsyncIteration
+            if self.tty:
+                return STDOUT, data
+            self._buffer += data
+            self._parts.extend(self._frames())
+        return self._parts.popleft()
 
     async def _receive(self) -> bytes:
-        if self._buffer and (self.tty or len(self._buffer) >= 8):
-            data = bytes(self._buffer)
-            self._buffer.clear()
-            return data
+        if self._received:  # what came together with the answer's head
+            received, self._received = self._received, b""
+            return received
         try:
             return bytes(await self._stream.receive_some(_CHUNK))
         except (trio.BrokenResourceError, trio.ClosedResourceError):

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import docker
 import docker.tls
@@ -27,10 +27,12 @@ from nomadpy.model.errors import NotFound, Temporary
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+ReceiveBytes = Callable[[], Awaitable[bytes]]
 
 MAX_CALLS = 16
 CALL_TIMEOUT_S = 60
 CONNECT_TIMEOUT_S = 5.0
+_RAW_READ_BYTES = 256 * 1024
 
 
 class Unreachable(Temporary):
@@ -169,25 +171,54 @@ class Engine:
             context.load_cert_chain(options.tls_cert, options.tls_key)
         return context
 
+    @asynccontextmanager
+    async def raw_stream(self, path: str, params: Mapping[str, str]) -> AsyncIterator[ReceiveBytes]:
+        """An open answer as a function that gives the next bytes, b"" at the end: for answers of very many very small
+        chunks. Asked for in HTTP/1.0, which has no chunks, they come together in large reads."""
+        request = f"GET {{prefix}}{path}?{urlencode(params)} HTTP/1.0\r\nHost: docker\r\n\r\n"
+        stream, received = await self._send(request, b"")
+        pending = [received] if received else []
+
+        async def receive() -> bytes:
+            if pending:
+                return pending.pop()
+            try:
+                return bytes(await stream.receive_some(_RAW_READ_BYTES))
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise Unreachable(f"the Docker Engine at {self.endpoint} went away: {_cause(error)}") from error
+
+        try:
+            yield receive
+        finally:
+            await trio.aclose_forcefully(stream)
+
     async def hijack(self, path: str, body: Mapping[str, Any]) -> tuple[trio.abc.HalfCloseableStream, bytes]:
         """A raw two-way connection that the engine hands over after a request, and the bytes that already came."""
-        await self._connected()
         payload = msgspec.json.encode(body)
         request = (
-            f"POST /v{self.api_version}{path} HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\n"
+            f"POST {{prefix}}{path} HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\n"
             f"Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: {len(payload)}\r\n\r\n"
-        ).encode()
+        )
+        return await self._send(request, payload)
+
+    async def _send(self, head: str, body: bytes) -> tuple[trio.abc.HalfCloseableStream, bytes]:
+        """Sends a request on a connection of its own; the connection and what came of the answer's body."""
+        await self._connected()
+        stream: trio.abc.HalfCloseableStream | None = None
         try:
             stream = await self._open_socket()
-            await stream.send_all(request + payload)
-            head, received = await _read_head(stream)
+            await stream.send_all(head.format(prefix=f"/v{self.api_version}").encode() + body)
+            answer, received = await _read_head(stream)
+            status = int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/") else 500
+            if status < 400:
+                kept, stream = stream, None
+                return kept, received
+            raise refusal(_message(received or bytes(await stream.receive_some(_RAW_READ_BYTES))), status)
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise Unreachable(f"no Docker Engine answers at {self.endpoint}: {error}") from error
-        status = int(head.split(b" ", 2)[1]) if head.startswith(b"HTTP/") else 500
-        if status not in (101, 200):
-            await trio.aclose_forcefully(stream)
-            raise refusal(_message(received), status)
-        return stream, received
+            raise Unreachable(f"no Docker Engine answers at {self.endpoint}: {_cause(error)}") from error
+        finally:
+            if stream is not None:
+                await trio.aclose_forcefully(stream)
 
     async def _open_socket(self) -> trio.abc.HalfCloseableStream:
         url = urlsplit(self.endpoint)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -187,6 +188,9 @@ class Images:
             if found:
                 return _credentials(found)
         if options.auth_helper:
+            program = f"docker-credential-{options.auth_helper}"
+            if shutil.which(program) is None:
+                raise ValueError(f'plugin option auth.helper: no program "{program}" in the path')
             helper = docker.auth.AuthConfig({"credsStore": options.auth_helper})
             found = helper.resolve_authconfig(registry)
             return _credentials(found) if found else None

@@ -29,6 +29,8 @@ _RECORD_BYTES = 1024
 MESSAGE_BYTES = 16 * 1024
 # How much later than a younger message of the other stream a message may come.
 REORDERING_S = 1
+# How far back the engine may go when it tells messages again.
+REPEATING_S = 60
 
 
 class RotatingFile:
@@ -162,15 +164,16 @@ class Demultiplexer:
         return self._lines() if self._tty else self._frames()
 
     def _frames(self) -> Iterator[tuple[str, str, bytes]]:
-        buffer, at = self._buffer, 0
-        while len(buffer) - at >= 8:
-            end = at + 8 + int.from_bytes(buffer[at + 4 : at + 8], "big")
-            if len(buffer) < end:
+        data, at = bytes(self._buffer), 0
+        self._buffer.clear()
+        while len(data) - at >= 8:
+            end = at + 8 + int.from_bytes(data[at + 4 : at + 8], "big")
+            if len(data) < end:
                 break
-            stamp, _, message = bytes(buffer[at + 8 : end]).partition(b" ")
-            yield _STREAM_BY_BYTE.get(buffer[at], STDOUT), stamp.decode(errors="replace"), message
+            space = data.find(b" ", at + 8, end)
+            yield _STREAM_BY_BYTE.get(data[at], STDOUT), data[at + 8 : space].decode("latin-1"), data[space + 1 : end]
             at = end
-        del buffer[:at]
+        self._buffer += data[at:]
 
     def _lines(self) -> Iterator[tuple[str, str, bytes]]:
         buffer, at = self._buffer, 0
@@ -210,6 +213,8 @@ class _Stream:
 
     def take(self, timestamp: str, data: bytes) -> bool:
         """Whether the message is new; it is then pending."""
+        if timestamp < self.timestamp and not self.resuming and self._repeats(timestamp):
+            self.resume()
         if self.resuming:
             if timestamp < self.timestamp:
                 return False
@@ -221,6 +226,11 @@ class _Stream:
         self.timestamp = timestamp
         self.pending.append(data)
         return True
+
+    def _repeats(self, timestamp: str) -> bool:
+        """Whether a message older than the last is one the engine tells again, as it does when its files are rotated
+        while it follows them. A step further back than that is the host's clock being set."""
+        return _unix_time(self.timestamp) - _unix_time(timestamp) < REPEATING_S * 10**9
 
     def flush(self) -> None:
         data = b"".join(self.pending)

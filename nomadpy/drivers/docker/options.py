@@ -18,7 +18,9 @@ DEFAULT_CAPABILITIES = tuple(
     ["AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD"]
     + ["NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"]
 )
-DEFAULT_LOGGING: dict[str, Any] = {"Type": "json-file", "Config": {"max-file": "2", "max-size": "2m"}}
+# Nomad keeps 2 MB a file. The engine's copy is what the task's own log files are made from, and a reader that is two
+# files behind loses one, so ours are larger.
+DEFAULT_LOGGING: dict[str, Any] = {"Type": "json-file", "Config": {"max-file": "2", "max-size": "10m"}}
 
 _MOUNT = {
     "type": Option(STRING, help="volume, bind or tmpfs"),

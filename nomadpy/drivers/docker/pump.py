@@ -28,6 +28,8 @@ async def pump_logs(
             if await _copy(engine, container_id, files, tty=tty):
                 retry_s = _FIRST_RETRY_S
             if await over():
+                # When a container ends, the engine may stop following before the files it rotated meanwhile.
+                await _copy(engine, container_id, files, tty=tty, follow=False)
                 return
         except NotFound:
             return  # removed: there is nothing left to copy
@@ -44,14 +46,14 @@ async def pump_logs(
         retry_s = min(_LAST_RETRY_S, retry_s * 2)
 
 
-async def _copy(engine: Engine, container_id: str, files: LogFiles, *, tty: bool) -> int:
+async def _copy(engine: Engine, container_id: str, files: LogFiles, *, tty: bool, follow: bool = True) -> int:
     """Copies from the noted position until the stream ends; how many messages were new."""
-    params = {"stdout": "1", "stderr": "1", "follow": "1", "timestamps": "1"}
+    params = {"stdout": "1", "stderr": "1", "follow": "1" if follow else "0", "timestamps": "1"}
     if since := files.resume():
         params["since"] = since
     split = Demultiplexer(tty=tty)
     n_new = 0
-    async with engine.stream("GET", f"/containers/{container_id}/logs", params) as answer:
-        async for data in answer.aiter_raw():
+    async with engine.raw_stream(f"/containers/{container_id}/logs", params) as receive:
+        while data := await receive():
             n_new += files.write(split.feed(data))
     return n_new + files.write(split.rest())
