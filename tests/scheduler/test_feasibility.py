@@ -112,6 +112,7 @@ def test_a_unique_constraint_escapes_the_class() -> None:
     world = World(make_node(0), make_node(1))
     decision = world.deploy(make_job(constraints=(constraint("${node.unique.name}", "node-7"),)))
     assert decision.created[0].escaped_computed_class
+    assert decision.created[0].class_eligibility == {make_node(0).computed_class: True}
     world.deploy(make_job("other", constraints=(constraint("${node.unique.name}", "node-1"),)))
     assert world.by_node("other") == {1: 1}
 
@@ -182,8 +183,9 @@ def test_a_volume_per_allocation() -> None:
 
 
 def test_node_max_allocs() -> None:
-    metric = failure(World(make_node(0, node_max_allocs=2)), make_job(count=3))
-    assert metric.dimension_exhausted == {"max allocation exceeded": 1}
+    for ports in (None, dynamic_ports("http")):
+        metric = failure(World(make_node(0, node_max_allocs=2)), make_job(group=make_group(count=3, ports=ports)))
+        assert metric.dimension_exhausted == {"max allocation exceeded": 1}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from nomadpy.model.alloc import Allocation, RescheduleEvent, RescheduleTracker
 from nomadpy.model.job import EphemeralDisk, Job, ReschedulePolicy, UpdateStrategy
 from nomadpy.model.resources import Constraint, Resources
 from nomadpy.model.time import HOUR, MINUTE, SECOND
+from nomadpy.scheduler.reconcile import Reconciler
 from nomadpy.scheduler.reschedule import delay_ns, next_tracker
 from nomadpy.state import commands as c
 
@@ -181,6 +182,18 @@ def test_a_replaced_allocation_is_not_replaced_again() -> None:
     world.run()
     assert world.run().placed == 0
     assert len(world.allocs()) == 2
+
+
+def test_a_failed_allocation_with_a_successor_is_forgotten() -> None:
+    world = cluster()
+    job = world.register(rescheduling(FOREVER))
+    old = Allocation(id="old", name="job.app[0]", job=job, task_group="app", node_id=world.node_id(0))
+    failed = old.replace(client_status="failed", desired_status="run", next_allocation="new")
+    reconciler = Reconciler(
+        job, world.evaluation(), batch=False, now_ns=0, node_of=world.store.node, update_kind=lambda alloc: "ignore"
+    )
+    [changes] = reconciler.reconcile([failed])
+    assert (changes.replace, changes.fresh.tolist()) == ([], [0])
 
 
 def chain(policy: ReschedulePolicy, *delays_s: int, ran_s: int = 1) -> Allocation:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from scheduler_world import World, make_group, make_job, make_node, make_task
 
+from nomadpy.scheduler import Fleet
 from nomadpy.state import commands as c
 
 
@@ -140,12 +142,11 @@ def test_nodes_that_are_not_ready_get_nothing() -> None:
     assert world.by_node() == {2: 2}
 
 
-def test_a_shared_fleet_sees_earlier_evaluations_of_the_batch() -> None:
-    from nomadpy.scheduler import Fleet
-
-    world = cluster(1, cpu_mhz=1000)
+@pytest.mark.parametrize("asks", [{"cpu": 2000}, {"memory_mb": 4096}])
+def test_a_shared_fleet_sees_earlier_evaluations_of_the_batch(asks: dict[str, int]) -> None:
+    world = cluster(1, cpu_mhz=4000, memory_mb=8192)
     for name in ("a", "b", "c"):
-        world.register(make_job(name))
+        world.register(make_job(name, group=make_group(task=make_task(**{"cpu": 1, "memory_mb": 1, **asks}))))
     fleet = Fleet(world.store)
     placed = []
     for name in ("a", "b", "c"):
@@ -153,3 +154,19 @@ def test_a_shared_fleet_sees_earlier_evaluations_of_the_batch() -> None:
         fleet.commit(decision)
         placed.append(decision.placed)
     assert placed == [1, 1, 0]
+
+
+def test_groups_of_one_job_share_what_is_free() -> None:
+    world = cluster(1, cpu_mhz=1000)
+    groups = (make_group(count=1, task=make_task(cpu=800)), make_group(name="other", task=make_task(cpu=300)))
+    decision = world.deploy(make_job(task_groups=groups))
+    assert decision.evaluation.queued_allocations == {"app": 0, "other": 1}
+
+
+def test_an_update_that_was_given_up_frees_nothing_for_other_groups() -> None:
+    world = cluster(1, cpu_mhz=1000)
+    world.deploy(make_job(group=make_group(task=make_task(cpu=900))))
+    groups = (make_group(task=make_task(cpu=2000)), make_group(name="other", task=make_task(cpu=300)))
+    decision = world.deploy(make_job(task_groups=groups))
+    assert decision.evaluation.queued_allocations == {"app": 1, "other": 1}
+    assert [alloc.task_group for alloc in world.live()] == ["app"]
