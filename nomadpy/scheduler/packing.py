@@ -81,10 +81,14 @@ def _explore(ahead: Ahead, room: IntColumn, wanted: int) -> tuple[list[tuple[Int
 
 
 def _openers(ahead: Ahead, numbers: IntColumn, wanted: int) -> IntColumn:
-    """The nodes that can be among the first to get one: with K allocations at most the K best (and their ties)."""
+    """The only nodes that can get any: K allocations open at most K nodes, those with the best first scores, the
+    lowest numbers among equals."""
     if wanted >= len(numbers):
         return numbers
     first = ahead(numbers, np.zeros(1, dtype=np.int64))[:, 0]
     bar = np.partition(first, len(first) - wanted)[len(first) - wanted]
-    openers: IntColumn = numbers[first >= bar]
+    opened = first > bar
+    equal = np.flatnonzero(first == bar)
+    opened[equal[: wanted - int(np.count_nonzero(opened))]] = True
+    openers: IntColumn = numbers[opened]
     return openers
