@@ -137,7 +137,6 @@ def test_a_plan_marks_what_changes_and_what_it_forces() -> None:
         '      +/- args[0]: "a" => "b"',
         '          command: "/bin/httpd"',
         "        }",
-        "",
     ]
 
 

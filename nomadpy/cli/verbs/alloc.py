@@ -66,7 +66,7 @@ def _show(session: Session, found: dict[str, Any], *, short: bool, stats: bool, 
         return
     usage = _ask_node(session, found, "stats")
     results = _ask_node(session, found, "checks")
-    pending = not found.get("TaskStates") or found.get("ClientStatus") == "failed"
+    never_started = not found.get("TaskStates")
     session.show(
         stack(
             head,
@@ -74,7 +74,7 @@ def _show(session: Session, found: dict[str, Any], *, short: bool, stats: bool, 
             views.checks(results or {}),
             views.tasks(found, usage),
             section("Usage", views.usage_table(found, usage, now_ns)) if stats and usage else None,
-            views.placement(found.get("Metrics") or {}, verbose=verbose) if verbose or pending else None,
+            views.placement(found.get("Metrics") or {}, verbose=verbose) if verbose or never_started else None,
         )
     )
     if usage is None and found.get("ClientStatus") == "running":

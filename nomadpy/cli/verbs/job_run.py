@@ -142,6 +142,7 @@ def plan(
     )
     if diff and answer.get("Diff"):
         session.show(views.job_diff(answer["Diff"], verbose=verbose))
+        session.say()
     session.show(views.dry_run(answer, content.job, time.time_ns()))
     session.say()
     warnings = views.warnings(str(answer.get("Warnings") or ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import sys
 import time
@@ -97,8 +98,7 @@ def _watch(session: Session, facts: Facts, screen: Screen, interval_s: float) ->
     with _keyboard(), Live(console=console, screen=True, auto_refresh=False) as live:
         while not screen.is_left:
             live.update(View(facts, screen, console.height), refresh=True)
-            key = _key(max(0.0, next_look_s - time.monotonic()))
-            if key:
+            for key in _keys(max(0.0, next_look_s - time.monotonic())):
                 screen = screen.press(key, page=max(1, console.height - 6))
             if time.monotonic() >= next_look_s:
                 facts = _look_again(session.api, facts)
@@ -116,16 +116,23 @@ def _look_again(api: Api, before: Facts) -> Facts:
         return replace(before, problem=str(problem))
 
 
-def _key(wait_s: float) -> str:
-    """The next key, or nothing after ``wait_s``."""
+def _keys(wait_s: float) -> list[str]:
+    """The keys that were pressed, or nothing after ``wait_s``."""
     try:
         ready, _, _ = select.select([sys.stdin], [], [], wait_s)
     except InterruptedError:
-        return ""
-    if not ready:
-        return ""
-    raw = os.read(sys.stdin.fileno(), 16).decode(errors="ignore")
-    return _KEYS.get(raw, raw[:1])
+        return []
+    return split_keys(os.read(sys.stdin.fileno(), 256).decode(errors="ignore")) if ready else []
+
+
+def split_keys(raw: str) -> list[str]:
+    """The names of the keys in what a terminal sent at once; sequences that mean nothing here are dropped.
+
+    >>> split_keys("j\\x1b[B/ab\\r"), split_keys("\\x1b"), split_keys("\\x1b[15~q")
+    (['j', 'down', '/', 'a', 'b', 'enter'], ['escape'], ['q'])
+    """
+    sent = re.findall(r"\x1b\[[\d;]*[A-Za-z~]|\x1bO[A-Za-z]|.|\n", raw)
+    return [_KEYS.get(one, one) for one in sent if len(one) == 1 or one in _KEYS]
 
 
 @contextmanager

@@ -68,9 +68,14 @@ def scores(metrics: dict[str, Any], verbose: bool) -> Columns | None:
     table = [
         [
             short(row.get("NodeID", ""), verbose),
-            *(f"{(row.get('Scores') or {}).get(name, 0):.3g}" for name in names),
-            f"{row.get('NormScore', 0):.3g}",
+            *(_score((row.get("Scores") or {}).get(name, 0)) for name in names),
+            _score(row.get("NormScore", 0)),
         ]
         for row in rows
     ]
     return Columns(["Node", *names, "final score"], table)
+
+
+def _score(value: float) -> str:
+    # Adding zero turns the negative zero of some scorers into a plain one.
+    return f"{value + 0.0:.3g}"

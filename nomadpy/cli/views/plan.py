@@ -35,8 +35,8 @@ def job_diff(diff: dict[str, Any], *, verbose: bool = False) -> Group:
     lines = [_marked(diff, f'Job: "{diff.get("ID", "")}"', 0)]
     if diff.get("Type") in ("Edited", "Added", "Deleted") or verbose:
         lines += _content(diff, 1)
-    for group in diff.get("TaskGroups") or []:
-        lines += _group(group, verbose)
+    for number, group in enumerate(diff.get("TaskGroups") or []):
+        lines += [Text("")] * bool(number) + list(_group(group, verbose))
     return Group(*lines)
 
 
@@ -55,7 +55,6 @@ def _group(group: dict[str, Any], verbose: bool) -> Iterator[Text]:
         # The tasks of a group that comes or goes as a whole say no more than the job file does.
         if task.get("Type") == "Edited" or verbose:
             yield from _content(task, 2)
-    yield Text("")
 
 
 def _content(node: dict[str, Any], depth: int) -> Iterator[Text]:
