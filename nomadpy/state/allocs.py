@@ -298,6 +298,8 @@ class AllocTable:
     def rows_by_prefix(self, prefix: str) -> list[int]:
         """Rows whose id begins with the hex digits (hyphens are ignored), in id order."""
         digits = prefix.replace("-", "").lower()
+        if digits.strip("0123456789abcdef"):
+            return []
         halves = self.ids.first_halves(np.arange(self.size, dtype=np.uint64))
         head = digits[:16]
         if head:
