@@ -17,16 +17,26 @@ from nomadpy.client import events as ev
 from nomadpy.client import task as machine
 from nomadpy.client.allocdir import AllocDir
 from nomadpy.client.environment import job_and_group
+from nomadpy.client.health import Health, HealthTracker, any_checks, health_rules
 from nomadpy.client.ledger import AllocLocal, LedgerFailed, RememberedAlloc, RememberedTask
 from nomadpy.client.lifecycle import KillCause, Stage, kill_cause, kill_order, may_start, role_of
 from nomadpy.client.ports import Ports
 from nomadpy.client.status import client_status, fill_finish_times
 from nomadpy.client.task_runner import TaskPlace, TaskRunner
-from nomadpy.model.alloc import TASK_PENDING, Allocation, AllocUpdate, TaskEvent, TaskState
+from nomadpy.model.alloc import (
+    FAILED,
+    TASK_PENDING,
+    Allocation,
+    AllocDeploymentStatus,
+    AllocUpdate,
+    TaskEvent,
+    TaskState,
+)
 from nomadpy.model.errors import Invalid, NomadError, NotFound
 
 log = logging.getLogger(__name__)
 
+_CHECKS_POLL_S = 0.5
 _HOST_MODES = frozenset(("", "host", "none"))
 
 
@@ -74,6 +84,8 @@ class AllocRunner:
         self._nursery: trio.Nursery | None = None
         self._over = trio.Event()
         self._hurry = trio.Event()  # the shutdown delay of the group is to be skipped
+        self._task_news = trio.Event()
+        self._health_scope = trio.CancelScope()
         self._set_up = False
         self._killing = False
         self._coordinating = False
@@ -99,10 +111,19 @@ class AllocRunner:
             client_status=status,
             client_description=description,
             task_states=fill_finish_times(states, now_ns),
-            deployment_status=self.local.deployment_status,
+            deployment_status=self._deployment_status(status, now_ns),
             network_status=self.local.network_status,
             modify_time_ns=now_ns,
         )
+
+    def _deployment_status(self, status: str, now_ns: int) -> AllocDeploymentStatus | None:
+        if self.local.deployment_status is None and self.alloc.deployment_id and status == FAILED:
+            return self._new_deployment_status(False, now_ns)  # it failed before its health was decided
+        return self.local.deployment_status
+
+    def _new_deployment_status(self, healthy: bool, now_ns: int) -> AllocDeploymentStatus:
+        canary = self.alloc.deployment_status is not None and self.alloc.deployment_status.canary
+        return AllocDeploymentStatus(healthy=healthy, timestamp_ns=now_ns, canary=canary)
 
     @property
     def finished(self) -> bool:
@@ -137,6 +158,7 @@ class AllocRunner:
             nursery.start_soon(self._prerun)
             nursery.start_soon(self._limit_run)
             nursery.start_soon(self._await_servers)
+            nursery.start_soon(self._watch_health)
             self._follow_desired()
             self._coordinate()
             await self._over.wait()
@@ -188,6 +210,48 @@ class AllocRunner:
         await self._ports.servers_contacted.wait()
         self._coordinate()
 
+    # -- health ------------------------------------------------------------------------------------------------------
+
+    async def _watch_health(self) -> None:
+        """Decides the allocation's health for its deployment, and again when it joins another one."""
+        while True:
+            with trio.CancelScope() as self._health_scope:
+                await self._decide_health()
+                await trio.sleep_forever()
+
+    async def _decide_health(self) -> None:
+        job, group = job_and_group(self.alloc)
+        rules = health_rules(self.alloc, group, job.type)
+        watched = self.alloc.deployment_id or "-"
+        if rules is None or self.local.health_of == watched or self.alloc.server_terminal():
+            return
+        if rules.use_checks and self._ports.checks is None and any_checks(group):
+            fields = {"alloc": self.alloc.id, "judged_by": "task states"}
+            log.warning("alloc.checks_not_run", extra={"fields": fields})
+        # An in-place update joins a deployment long after the start; its deadline counts from then.
+        tracker = HealthTracker(rules, self._roles, began_ns=self._ports.wall_ns())
+        while (health := self._judge(tracker)) is None:
+            self._task_news = trio.Event()
+            wait_s = max(0.0, (tracker.next_look_ns() - self._ports.wall_ns()) / 1e9)
+            checks_poll_s = _CHECKS_POLL_S if rules.use_checks and self._ports.checks is not None else wait_s
+            with trio.move_on_after(min(wait_s, checks_poll_s)):
+                await self._task_news.wait()
+        await self._tell_health(health, watched)
+
+    def _judge(self, tracker: HealthTracker) -> Health | None:
+        problem = self._ports.checks.problem(self.alloc) if self._ports.checks is not None else ""
+        return tracker.judge(self.task_states(), problem, self._ports.wall_ns())
+
+    async def _tell_health(self, health: Health, watched: str) -> None:
+        now_ns = self._ports.wall_ns()
+        status = self._new_deployment_status(health.healthy, now_ns)
+        self.local = self.local.replace(deployment_status=status, health_of=watched)
+        log.info("alloc.health", extra={"fields": {"alloc": self.alloc.id, "healthy": health.healthy}})
+        await self._save_local()
+        for name in health.tasks if self.alloc.deployment_id else ():
+            self.tasks[name].emit(ev.alloc_unhealthy(now_ns, health.reason))
+        self._tell_client(self.alloc.id)
+
     async def _save_local(self) -> None:
         try:
             await self._ports.ledger.put_alloc_local(self.alloc.id, self.local)
@@ -197,6 +261,7 @@ class AllocRunner:
     # -- order of the tasks ------------------------------------------------------------------------------------------
 
     def _task_changed(self) -> None:
+        self._task_news.set()
         self._tell_client(self.alloc.id)
         self._coordinate()
 
@@ -266,6 +331,9 @@ class AllocRunner:
 
     def update(self, alloc: Allocation) -> None:
         """Follows a newer word of the servers; the caller has stored it."""
+        if alloc.deployment_id != self.alloc.deployment_id:
+            self.local = self.local.replace(deployment_status=None, health_of="")
+            self._health_scope.cancel()
         self.alloc = alloc
         job, group = job_and_group(alloc)
         for name, runner in self.tasks.items():
@@ -278,6 +346,7 @@ class AllocRunner:
     def _follow_desired(self) -> None:
         if self._nursery is None or not self.alloc.server_terminal():
             return
+        self._health_scope.cancel()  # an end that was ordered says nothing about health
         if self.alloc.desired_transition.no_shutdown_delay and not self._hurry.is_set():
             self._hurry.set()
             for runner in self.tasks.values():

@@ -18,17 +18,15 @@ log = logging.getLogger(__name__)
 
 _WAIT_S = 300.0
 _RETRY_S = (0.5, 30.0)
+_FETCH_AT_ONCE = 256
 _FACT = "assignments_index"
 
 
 class Workforce(Protocol):
     """Whoever runs allocations."""
 
-    async def start_alloc(self, alloc: Allocation) -> None:
-        """Stores and begins to run a new allocation."""
-
-    async def update_alloc(self, alloc: Allocation) -> None:
-        """Stores and follows a newer word on one that is known."""
+    async def follow_allocs(self, allocs: list[Allocation]) -> None:
+        """Stores allocations, then begins to run those that are new and follows the newer word on the others."""
 
     def remove_alloc(self, alloc_id: str) -> None:
         """Ends and forgets one."""
@@ -87,14 +85,11 @@ class AssignmentFollower:
         actions = reconcile(answer.allocs, self._followed)
         wanted = [*actions.start, *actions.update]
         node = self._ports.node
-        allocs = await self._server.get_allocs(node.id, node.secret_id, wanted) if wanted else []
-        starting = frozenset(actions.start)
-        for alloc in allocs:
-            if alloc.id in starting:
-                await self._workforce.start_alloc(alloc)
-            else:
-                await self._workforce.update_alloc(alloc)
-            self._followed[alloc.id] = answer.allocs[alloc.id]
+        for first in range(0, len(wanted), _FETCH_AT_ONCE):
+            some = wanted[first : first + _FETCH_AT_ONCE]
+            allocs = await self._server.get_allocs(node.id, node.secret_id, some)
+            await self._workforce.follow_allocs(allocs)
+            self._followed.update((alloc.id, answer.allocs[alloc.id]) for alloc in allocs)
         for alloc_id in actions.destroy:
             del self._followed[alloc_id]
             self._workforce.remove_alloc(alloc_id)

@@ -11,6 +11,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -26,12 +27,13 @@ from nomadpy.client.identity import NodeIdentity, load_identity
 from nomadpy.client.ledger import Ledger, RememberedAlloc
 from nomadpy.client.ports import Ports
 from nomadpy.client.registration import Registration
+from nomadpy.client.stats import HostMeter
 from nomadpy.client.updates import UpdateReporter
 from nomadpy.drivers.contract import Driver
 from nomadpy.model.alloc import CLIENT_TERMINAL, Allocation, AllocUpdate
 from nomadpy.model.errors import Invalid, NomadError
 from nomadpy.model.node import Node
-from nomadpy.rpc.contract import ServerEndpoint
+from nomadpy.rpc.contract import ClientEndpoint, ServerEndpoint
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +100,7 @@ class Client(NodeEndpoint):
         """Runs until cancelled."""
         await trio.to_thread.run_sync(self._make_dirs)
         self._facts = await trio.to_thread.run_sync(fingerprint_host, self.config)
+        self._meter = HostMeter(self._facts.resources.cpu.cpu_shares, self.config.alloc_dir)
         async with trio.open_nursery() as outer:
             await outer.start(self._run_drivers)
             try:
@@ -115,7 +118,7 @@ class Client(NodeEndpoint):
         with self._driver_scope:
             async with trio.open_nursery() as nursery:
                 for driver in self._ports.drivers.values():
-                    await nursery.start(driver.run)
+                    await nursery.start(_run_guarded, driver)
                 task_status.started()
                 await trio.sleep_forever()
 
@@ -214,17 +217,33 @@ class Client(NodeEndpoint):
 
     # -- allocations -------------------------------------------------------------------------------------------------
 
-    async def start_alloc(self, alloc: Allocation) -> None:
-        """Stores and begins to run an allocation that was assigned, so that a later agent knows of it too."""
-        if alloc.client_terminal() or alloc.id in self.runners:
-            return  # an earlier life of this node finished it and its files are gone
+    async def follow_allocs(self, allocs: list[Allocation]) -> None:
+        """Stores what the servers want, so that a later agent knows of it too, then does it."""
+        new = [alloc for alloc in allocs if alloc.id not in self.runners and not alloc.client_terminal()]
+        newer = [alloc for alloc in allocs if alloc.id in self.runners and self._is_newer(alloc)]
+        await self._ports.ledger.put_allocs([*new, *newer])
+        for alloc in newer:
+            # It may have been removed while the disk was written to.
+            if alloc.id in self.runners:
+                self.runners[alloc.id].update(alloc)
+        for alloc in new:
+            self._start(alloc)
+
+    def _is_newer(self, alloc: Allocation) -> bool:
+        known = self.runners[alloc.id].alloc.alloc_modify_index
+        if alloc.alloc_modify_index >= known:
+            return True
+        fields = {"alloc": alloc.id, "index": alloc.alloc_modify_index, "known": known}
+        log.warning("alloc.older_ignored", extra={"fields": fields})
+        return False
+
+    def _start(self, alloc: Allocation) -> None:
         try:
             predecessors = self._predecessors(alloc)
             runner = AllocRunner(alloc, self._ports, on_change=self._alloc_changed, predecessors=predecessors)
         except NomadError as error:
             log.error("alloc.not_started", extra={"fields": {"alloc": alloc.id, "error": error.message}})
             return
-        await self._ports.ledger.put_alloc(alloc)
         self._employ(runner)
         self._gc.alloc_added()
 
@@ -247,18 +266,6 @@ class Client(NodeEndpoint):
         sticky = group is not None and group.ephemeral_disk is not None and group.ephemeral_disk.sticky
         previous = self.runners.get(alloc.previous_allocation)
         return Predecessors(wait_over, previous.dir if sticky and previous else None)
-
-    async def update_alloc(self, alloc: Allocation) -> None:
-        """Stores and follows a newer word on an allocation that runs here."""
-        runner = self.runners.get(alloc.id)
-        if runner is None:
-            return
-        if alloc.alloc_modify_index < runner.alloc.alloc_modify_index:
-            fields = {"alloc": alloc.id, "index": alloc.alloc_modify_index}
-            log.warning("alloc.older_ignored", extra={"fields": fields})
-            return
-        await self._ports.ledger.put_alloc(alloc)
-        runner.update(alloc)
 
     def remove_alloc(self, alloc_id: str) -> None:
         """Ends and forgets an allocation that the servers do not know any more."""
@@ -317,3 +324,28 @@ class Client(NodeEndpoint):
             if runner is not None and update.client_status in CLIENT_TERMINAL and runner.finished:
                 runner.local = runner.local.replace(acknowledged=True)
                 await self._ports.ledger.put_alloc_local(update.id, runner.local)
+
+
+async def _run_guarded(driver: Driver, *, task_status: trio.TaskStatus[None]) -> None:
+    """A driver's background work. Its failure is logged and ends only that work; its health check tells the rest."""
+    started = False
+
+    class Status:
+        """Passes the driver's word on and remembers that it was given."""
+
+        def started(self, value: None = None) -> None:
+            nonlocal started
+            started = True
+            task_status.started(value)
+
+    try:
+        await driver.run(task_status=Status())
+    except Exception:
+        # A driver may come from another package; its defects must not stop the client.
+        log.exception("driver.stopped", extra={"fields": {"driver": driver.name}})
+    if not started:
+        task_status.started()
+
+
+if TYPE_CHECKING:
+    _fulfils: Callable[..., ClientEndpoint] = Client

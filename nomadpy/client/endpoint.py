@@ -14,7 +14,7 @@ from nomadpy.client.stats import HostMeter, sum_usage
 from nomadpy.client.task import Phase
 from nomadpy.drivers.contract import ExecProcess
 from nomadpy.model.alloc import AllocResourceUsage
-from nomadpy.model.errors import Forbidden, Invalid, NomadError, NotFound
+from nomadpy.model.errors import Forbidden, Invalid, NomadError, NotFound, TimedOut
 from nomadpy.rpc.contract import ExecSession, FileInfo, HostStats, StreamChunk
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class NodeEndpoint:
     async def host_stats(self) -> HostStats:
         """What the machine uses now; processor shares are those since the last call."""
         if self._meter is None:
-            self._meter = HostMeter(self._ports.node.node_resources.cpu.cpu_shares, self.config.alloc_dir)
+            raise TimedOut("the client has not looked at its host yet")
         return await trio.to_thread.run_sync(self._meter.read, self._ports.wall_ns())
 
     async def alloc_stats(self, alloc_id: str, task: str = "") -> AllocResourceUsage:

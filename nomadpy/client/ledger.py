@@ -53,6 +53,7 @@ class AllocLocal(Noun):
 
     started_at_ns: int = 0
     exceeded_max_run: bool = False
+    health_of: str = ""  # the deployment that deployment_status speaks of; "-" is none
     deployment_status: AllocDeploymentStatus | None = None
     network_status: AllocNetworkStatus | None = None
     acknowledged: bool = False  # the servers have its terminal status
@@ -127,9 +128,9 @@ class Ledger:
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    async def put_alloc(self, alloc: Allocation) -> None:
-        """Remembers the servers' word on an allocation."""
-        await self._write([(_PUT_ALLOC, (alloc.id, _encode(alloc)))])
+    async def put_allocs(self, allocs: Iterable[Allocation]) -> None:
+        """Remembers the servers' word on allocations, all or none."""
+        await self._write([(_PUT_ALLOC, (alloc.id, _encode(alloc))) for alloc in allocs])
 
     async def put_alloc_local(self, alloc_id: str, local: AllocLocal) -> None:
         """Remembers the client's own word on an allocation that is known."""
@@ -249,5 +250,7 @@ def _prepare(connection: sqlite3.Connection) -> sqlite3.Connection:
         connection.close()
         raise LedgerFailed(f"the client's state has version {version}; this program knows up to {SCHEMA_VERSION}")
     connection.executescript(_SCHEMA)
+    # A report that was under way while its allocation was removed may have left its tasks behind.
+    connection.execute("DELETE FROM tasks WHERE alloc_id NOT IN (SELECT id FROM allocs)")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     return connection

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import trio
 
 from nomadpy.client.config import ClientConfig
+from nomadpy.client.health import ChecksSource
 from nomadpy.client.hooks import TaskHook
 from nomadpy.client.ledger import Ledger
 from nomadpy.drivers.contract import Driver
@@ -28,6 +29,7 @@ class Ports:
     rng: random.Random
     wall_ns: Callable[[], int] = time.time_ns
     task_hooks: tuple[TaskHook, ...] = ()
+    checks: ChecksSource | None = None
     servers_contacted: trio.Event = field(default_factory=trio.Event)
 
     def driver(self, name: str) -> Driver:

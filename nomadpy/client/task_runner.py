@@ -299,6 +299,11 @@ class TaskRunner:
             except NomadError as error:
                 event = ev.setup_failure(self._ports.wall_ns(), f"{hook.name}: {error.message}")
                 return machine.AttemptFailed(event, isinstance(error, Unavailable | Temporary))
+            except Exception as error:
+                # A hook that the agent brought along may be defective; that fails its task and never the client.
+                log.exception("hook.defect", extra={"fields": {"hook": hook.name, "task": self.name}})
+                event = ev.setup_failure(self._ports.wall_ns(), f"{hook.name}: {type(error).__name__}: {error}")
+                return machine.AttemptFailed(event, recoverable=False)
         return machine.Prepared()
 
     async def _prepare_one(self, hook: TaskHook) -> None:
@@ -313,8 +318,11 @@ class TaskRunner:
         for hook in self._hooks():
             try:
                 await getattr(hook, moment)(self._hook_context())
-            except NomadError as error:
-                self.emit(ev.hook_failed(self._ports.wall_ns(), hook.name, error.message))
+            except Exception as error:
+                # Told with the task; a defect of the hook is logged in full as well.
+                if not isinstance(error, NomadError):
+                    log.exception("hook.defect", extra={"fields": {"hook": hook.name, "task": self.name}})
+                self.emit(ev.hook_failed(self._ports.wall_ns(), hook.name, str(error)))
 
     # -- the driver --------------------------------------------------------------------------------------------------
 

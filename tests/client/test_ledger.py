@@ -19,9 +19,11 @@ WRITER = """
 import sys, trio
 from nomadpy.client.ledger import Ledger, TaskLocal
 from nomadpy.drivers.contract import TaskHandle
+from nomadpy.model.alloc import Allocation
 
 async def main():
     ledger = Ledger.open(sys.argv[1])
+    await ledger.put_allocs([Allocation(id=f"a{worker}") for worker in range(4)])
     async def one(worker):
         for n in range(100000):
             handle = TaskHandle(driver="d", task_id=f"{worker}/{n}", state={"pad": "x" * 500})
@@ -38,7 +40,7 @@ trio.run(main)
 async def test_what_was_written_is_there_after_reopening(tmp_path: Path) -> None:
     ledger, alloc = Ledger.open(str(tmp_path)), make_alloc()
     local = TaskLocal(handle=TaskHandle(driver="d", task_id="t"), hooks_done=("task_dir",), hook_env={"A": "1"})
-    await ledger.put_alloc(alloc)
+    await ledger.put_allocs([alloc])
     await ledger.put_alloc_local(alloc.id, AllocLocal(started_at_ns=5))
     await ledger.put_task(alloc.id, "web", local, TaskState(state="running"))
     await ledger.put_fact("index", 17)
