@@ -21,6 +21,7 @@ from nomadpy.scheduler.targets import escapes_class, is_reference, resolve
 from nomadpy.state.view import BoolColumn, IntColumn, NodeColumns
 
 UNLIMITED = np.iinfo(np.int64).max // 4
+_ANSWERS_KEPT, _COLUMNS_KEPT = 4096, 512
 LOG2_10 = float(np.log2(10.0))
 
 
@@ -75,6 +76,8 @@ class Facts:
         """A property of all nodes by its reference, e.g. ``${meta.rack}``."""
         found = self._columns.get(target)
         if found is None:
+            if len(self._columns) >= _COLUMNS_KEPT:
+                self._columns.clear()
             if escapes_class(target):
                 found = self._encode(target, range(self.size), None)
             else:
@@ -113,6 +116,8 @@ class Facts:
     def _answer(self, key: tuple[object, ...], work_out: Callable[[], BoolColumn]) -> BoolColumn:
         found = self._answers.get(key)
         if found is None:
+            if len(self._answers) >= _ANSWERS_KEPT:
+                self._answers.clear()
             found = self._answers[key] = work_out()
         return found
 

@@ -151,6 +151,7 @@ class GroupPlacer:
             if isinstance(given, Assigned):
                 break
             self._refused[number] = given
+            self._stale.add(number)
             ranked[number] = -np.inf
         if self._metrics is None:
             self._metrics = self._success(ranked, wanted.avoid)
@@ -218,12 +219,12 @@ class GroupPlacer:
         """Scores of all nodes, -inf for one that cannot take any."""
         if self._ranked is None:
             self._ranked = np.where(self._fits(slice(None)), self._ranking.scores(), -np.inf)
+            self._ranked[list(self._refused)] = -np.inf
         elif self._stale:
             changed = np.array(sorted(self._stale))
             self._ranked[changed] = np.where(self._fits(changed), self._ranking.scores(changed), -np.inf)
+            self._ranked[[number for number in self._stale if number in self._refused]] = -np.inf
         self._stale.clear()
-        if self._refused:
-            self._ranked[list(self._refused)] = -np.inf
         return self._ranked
 
     def _fits(self, where: IntColumn | slice) -> BoolColumn:
