@@ -91,6 +91,25 @@ def test_a_service_settles_at_its_count(history: list[tuple[str, int, object]], 
     assert {a.job.job_modify_index for a in world.live() if a.job} <= {current.job_modify_index}
 
 
+@given(st.sampled_from(("system", "sysbatch")), st.lists(actions, max_size=10), st.integers(0, 3))
+@settings(max_examples=80, deadline=None)
+def test_a_system_job_settles_on_every_node(type: str, history: list[tuple[str, int, object]], flavour: int) -> None:
+    world = World(*(make_node(n, cpu_mhz=2200) for n in range(NODES)))
+    world.deploy(job(1, 0, type))
+    for action in history:
+        act(world, type, action)
+    for number in range(NODES):
+        world.set_node(number, "ready")
+        world.apply(c.UpdateNodeEligibility(node_id=world.node_id(number), eligibility="eligible"))
+    world.register(job(1, flavour, type).replace(meta={"final": "yes"}))
+    for _ in range(12):
+        decision = world.run()
+        world.report("complete", *(a for a in world.allocs() if a.server_terminal() and not a.client_terminal()))
+        world.report("running", *world.live())
+    assert world.by_node() == dict.fromkeys(range(NODES), 1)
+    assert (decision.placed, decision.plan.stops) == (0, ())
+
+
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(100, 900), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_as_many_are_placed_as_fit(count: int, nodes: int, cpu: int, ports: bool) -> None:
