@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -48,7 +48,7 @@ def execute(
         raise UsageProblem("-t needs -i")
     query = {"task": name, "command": json.dumps(command), "tty": wants_terminal, "ws_handshake": True}
     conversation = Conversation(session, f"/v1/client/allocation/{found['ID']}/exec", query)
-    with _raw_terminal(wants_terminal and sys.stdin.isatty()):
+    with closing(conversation.socket), _raw_terminal(wants_terminal and sys.stdin.isatty()):
         return conversation.run(interactive=interactive, terminal=wants_terminal)
 
 
@@ -90,7 +90,6 @@ class Conversation:
             if self.is_open and time.monotonic() > beat_s:
                 beat_s = time.monotonic() + HEARTBEAT_S
                 self._send({})
-        self.socket.close()
         if self.exit_code is None:
             raise CommandFailed("the connection ended before the command did")
         return self.exit_code
@@ -117,14 +116,21 @@ class Conversation:
     def _receive(self) -> None:
         pending = True
         while pending:
-            data = self.socket.recv(65536)
-            self.wire.receive_data(data or None)
-            for event in self.wire.events():
-                self._handle(event)
+            data = self._read()
             if not data:
                 self.is_over = True
+                return
+            self.wire.receive_data(data)
+            for event in self.wire.events():
+                self._handle(event)
             # A TLS socket may hold decrypted bytes that select does not know of.
             pending = bool(data) and getattr(self.socket, "pending", lambda: 0)() > 0
+
+    def _read(self) -> bytes:
+        try:
+            return self.socket.recv(65536)
+        except OSError as problem:
+            raise CommandFailed(f"the connection to the agent broke: {problem}") from problem
 
     def _handle(self, event: Any) -> None:
         from wsproto import events
