@@ -104,13 +104,23 @@ def test_flexible_columns_wrap_and_others_are_cut() -> None:
         "                      that do not",
         "                      fit",
     ]
-    assert draw(view, 20) == [
-        "ID          Message",
-        "012345678…  some",
-        "            words",
-        "            that do",
-        "            not fit",
+
+
+def test_a_table_that_cannot_fit_becomes_blocks() -> None:
+    view = base.Columns(["ID", "Message"], [["0123456789" * 2, "hello"], ["x", "y"]], flexible=["Message"])
+    assert draw(view, 26) == [
+        "ID      = 0123456789012345",
+        "          6789",
+        "Message = hello",
+        "",
+        "ID      = x",
+        "Message = y",
     ]
+
+
+def test_a_table_that_is_cut_keeps_one_line_a_row() -> None:
+    view = base.Columns(["ID", "Message"], [["0123456789" * 2, "hello"]], cut=["ID"])
+    assert draw(view, 20) == ["ID           Message", "0123456789…  hello"]
 
 
 @given(

@@ -221,9 +221,10 @@ class Indented:
 class Columns:
     """A table of text without borders.
 
-    Columns are as wide as their content. Where that is too much, the ``flexible`` ones (by header) wrap, those in
-    ``cut`` are cut with an ellipsis, and in the end all others are, so that no line is ever wider than the terminal.
-    A pipe is as wide as needed.
+    Columns are as wide as their content. Where that is too much, the ``flexible`` ones (by header) wrap. If that does
+    not help, every row becomes a block of names and values, because half an id is of no use to anybody. A table with
+    ``cut`` columns keeps one line a row instead: those columns are cut with an ellipsis first, then all others. No
+    line is ever wider than the terminal; a pipe is as wide as needed.
     """
 
     def __init__(
@@ -239,20 +240,29 @@ class Columns:
         self.cut = [number for number, header in enumerate(headers) if header in cut]
         assert all(len(row) == len(self.headers) for row in self.rows)
 
-    def widths(self, available: int) -> list[int]:
-        """The width of each column on ``available`` cells."""
-        widths = [cell_len(header) for header in self.headers]
+    def layout(self, available: int) -> tuple[list[int], int] | None:
+        """The width of each column and of the gaps on ``available`` cells, or None when it does not fit."""
+        natural = [cell_len(header) for header in self.headers]
         for row in self.rows:
             for number, cell in enumerate(row):
-                widths[number] = max(widths[number], *(cell_len(part) for part in cell.plain.split("\n")))
-        room = available - GAP * (len(widths) - 1)
+                natural[number] = max(natural[number], *(cell_len(part) for part in cell.plain.split("\n")))
         floors = {number: max(8, cell_len(self.headers[number])) for number in [*self.flexible, *self.cut]}
-        _shrink(widths, room, floors)
-        _shrink(widths, room, dict.fromkeys(range(len(widths)), 4))
-        return widths
+        for gap in (GAP, 1):
+            widths = list(natural)
+            room = available - gap * (len(widths) - 1)
+            _shrink(widths, room, floors)
+            if self.cut:
+                _shrink(widths, room, dict.fromkeys(range(len(widths)), 4))
+            if sum(widths) <= room or (self.cut and gap == 1):
+                return widths, gap
+        return None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        widths = self.widths(options.max_width)
+        layout = self.layout(options.max_width)
+        if layout is None:
+            yield from self._blocks(console, options)
+            return
+        widths, gap = layout
         head = [Text(header, style="bold") for header in self.headers]
         for row in [head, *self.rows]:
             folded = [self._cell(number, cell, widths[number], console) for number, cell in enumerate(row)]
@@ -261,9 +271,15 @@ class Columns:
                 for number, lines in enumerate(folded):
                     part = lines[level] if level < len(lines) else Text("")
                     line.append_text(part)
-                    line.append(" " * (widths[number] - cell_len(part.plain) + GAP))
+                    line.append(" " * (widths[number] - cell_len(part.plain) + gap))
                 line.truncate(options.max_width)
                 yield from _line(console, line)
+
+    def _blocks(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for number, row in enumerate(self.rows):
+            if number:
+                yield from _line(console, Text(""))
+            yield from console.render(Details(zip(self.headers, row, strict=True)), options)
 
     def _cell(self, number: int, cell: Text, width: int, console: Console) -> list[Text]:
         if number in self.flexible:

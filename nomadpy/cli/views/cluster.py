@@ -34,7 +34,7 @@ def members(rows: Iterable[dict[str, Any]], leaders: dict[str, str], *, detailed
         if detailed:
             line.append(",".join(f"{name}={value}" for name, value in sorted(tags.items())))
         table.append(line)
-    return Columns(headers, table, flexible=["Name", "Tags"])
+    return Columns(headers, table, flexible=["Name", "Tags", "Datacenter"])
 
 
 def _rpc_address(member: dict[str, Any]) -> str:

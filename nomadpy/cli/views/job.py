@@ -150,7 +150,7 @@ def allocations(
                 when(stub.get("ModifyTime"), now_ns, verbose),
             ]
         )
-    return Columns(headers, rows, flexible=["Task Group", "Node Name"])
+    return Columns(headers, rows, flexible=["Task Group", "Node Name", "Created", "Modified"])
 
 
 def version_of(allocation: dict[str, Any]) -> int:

@@ -52,7 +52,7 @@ def node_list(
         if counts is not None:
             row.append(str(counts.get(node["ID"], 0)))
         rows.append(row)
-    return Columns(headers, rows, flexible=["Name"])
+    return Columns(headers, rows, flexible=["Name", "DC", "Node Pool", "Class"])
 
 
 def header(node: dict[str, Any], stats: dict[str, Any] | None, now_ns: int, *, verbose: bool = False) -> Details:
