@@ -26,13 +26,13 @@ def become_task(spec: Spec, holder_pid: int = 0) -> None:
         isolate.join(holder_pid)
     environment = dict(pair.partition("=")[::2] for pair in spec.all("env"))
     command = find_command(spec.one("command"), spec.all("bin_dir"), environment.get("PATH", DEFAULT_PATH))
-    work_dir = spec.one("work_dir") or "/"
+    # Before the user changes: the agent's directories above the task's may be closed to others.
+    _enter_work_dir(spec.one("work_dir") or "/")
     if holder_pid:
         isolate.limit_capabilities(spec.number("cap_bound"))
     _become_user(spec, keep_capabilities=bool(holder_pid))
     if holder_pid:
         isolate.raise_capabilities(spec.number("cap_bound" if spec.number("uid") == 0 else "cap_ambient"))
-    _enter_work_dir(work_dir)
     reset_signals()
     try:
         os.execve(command, [spec.one("command"), *spec.all("arg")], environment)

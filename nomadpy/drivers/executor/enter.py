@@ -26,20 +26,25 @@ def main() -> None:
         fcntl.ioctl(0, TIOCSCTTY, 0)
     spec = _beside(read_spec(run_dir), command, args)
     holder_pid = int(holder)
-    if holder_pid:
-        from nomadpy.drivers.executor import isolate  # ctypes is loaded only for isolated tasks.
-
-        isolate.enter_process_namespace(holder_pid)
-        child = os.fork()
-        if child:
-            _, status = os.waitpid(child, 0)
-            os._exit(os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
-        isolate.end_with_parent()
     try:
+        if holder_pid:
+            _enter_process_namespace(holder_pid)
         become_task(spec, holder_pid)
     except (Refusal, OSError) as error:
         print(error, file=sys.stderr, flush=True)
     os._exit(NOT_RUN)
+
+
+def _enter_process_namespace(holder_pid: int) -> None:
+    """Returns in a child that is a member of the namespace; the parent waits and ends as the child does."""
+    from nomadpy.drivers.executor import isolate  # ctypes is loaded only for isolated tasks.
+
+    isolate.enter_process_namespace(holder_pid)
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
+    isolate.end_with_parent()
 
 
 def _beside(spec: Spec, command: str, args: list[str]) -> Spec:

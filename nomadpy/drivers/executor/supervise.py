@@ -295,7 +295,8 @@ class Executor:
     def _drain(self) -> None:
         deadline = time.monotonic() + DRAIN_S
         while self._logs and time.monotonic() < deadline:
-            if not sum(self._pump(fd) for fd in list(self._logs)):
+            copied = sum(self._pump(fd) for fd in list(self._logs))
+            if self._logs and not copied:
                 waiting = select.poll()
                 for fd in self._logs:
                     waiting.register(fd, select.POLLIN)
