@@ -98,3 +98,29 @@ async def test_recovering_before_the_engine_is_up_waits_for_it(bench: DockerBenc
             with trio.fail_after(15):
                 assert (await driver.wait_task(handle.task_id)).exit_code == 6
         nursery.cancel_scope.cancel()
+
+
+async def test_a_container_that_no_task_owns_is_cleared_away(bench: DockerBench) -> None:
+    mine, other = "11111111-0000-0000-0000-000000000001", "22222222-0000-0000-0000-000000000002"
+    async with bench.running():
+        orphan = await bench.start(bench.shell("sleep 60", node_id=mine))
+        known = await bench.start(bench.shell("sleep 60", node_id=mine))
+        foreign = await bench.start(bench.shell("sleep 60", node_id=other))
+    grace = {"gc": [{"image": False, "dangling_containers": [{"creation_grace": "0s"}]}]}
+    async with bench.running(grace, node_id=mine) as driver:
+        await driver.recover_task(known)
+        # The engine tells when a container was made in whole seconds.
+        await trio.sleep(1.1)
+        await driver._watch._remove_dangling()
+        left = await driver._engine.call(lambda api: {found["Id"] for found in api.containers(all=True)})
+        assert orphan.state["container_id"] not in left
+        assert {known.state["container_id"], foreign.state["container_id"]} <= left
+
+
+async def test_young_containers_have_time_to_be_recovered(bench: DockerBench) -> None:
+    node_id = "11111111-0000-0000-0000-000000000003"
+    async with bench.running():
+        young = await bench.start(bench.shell("sleep 60", node_id=node_id))
+    async with bench.running(node_id=node_id) as driver:
+        await driver._watch._remove_dangling()
+        await driver.recover_task(young)

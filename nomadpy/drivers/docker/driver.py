@@ -121,7 +121,7 @@ class DockerDriver:
             config = schema.read(TASK_SCHEMA, task.config)
         except ValueError as error:
             raise Fatal(f"config: {error}") from error
-        for warning in _without_effect(config):
+        for warning in _without_effect(task, config):
             log.warning("docker.option.ignored", extra={"warning": warning, "task_id": task.id})
         image = await self._running_images().obtain(config, task.dirs.local_dir)
         self._running_images().use(image["Id"], task.id)
@@ -328,6 +328,12 @@ class DockerDriver:
         return self._nursery
 
 
-def _without_effect(config: dict[str, Any]) -> list[str]:
-    """Options that are accepted because job files hold them, and do nothing here."""
-    return [f'option "{name}" has no effect' for name in ("cpuset_cpus", "isolation") if config.get(name)]
+def _without_effect(task: TaskConfig, config: dict[str, Any]) -> list[str]:
+    """What is accepted because job files hold it, and is not or only partly done here."""
+    found = [f'option "{name}" has no effect' for name in ("cpuset_cpus", "isolation") if config.get(name)]
+    if (task.network_mode == "bridge" or task.network_mode.startswith("cni/")) and not config.get("network_mode"):
+        found.append(
+            f'group network mode "{task.network_mode}": the container gets a namespace of its own on the default bridge '
+            "with the group's ports published; it does not share localhost with other tasks of the group"
+        )
+    return found

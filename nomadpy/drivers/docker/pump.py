@@ -22,11 +22,11 @@ async def pump_logs(
 ) -> None:
     """Copies until the container has ended and everything it wrote is copied. ``over`` says whether it has ended; the
     stream also ends when the engine is restarted, and is then taken up again."""
-    retry_s = _FIRST_RETRY_S
+    retry_s, interrupted = _FIRST_RETRY_S, False
     while True:
         try:
             if await _copy(engine, container_id, files, tty=tty):
-                retry_s = _FIRST_RETRY_S
+                retry_s, interrupted = _FIRST_RETRY_S, False
             if await over():
                 # When a container ends, the engine may stop following before the files it rotated meanwhile.
                 await _copy(engine, container_id, files, tty=tty, follow=False)
@@ -38,7 +38,9 @@ async def pump_logs(
             if error.status_code < 500 or error.status_code == _NOT_IMPLEMENTED:
                 return  # the task's logging driver keeps its messages to itself
         except Unreachable as error:
-            log.info("docker.logs.interrupted", extra={"container": container_id, "error": str(error)})
+            if not interrupted:
+                log.info("docker.logs.interrupted", extra={"container": container_id, "error": str(error)})
+            interrupted = True
         except OSError as error:
             # A full disk must not end the task; what is missed is read again from the engine.
             log.error("docker.logs.not_written", extra={"container": container_id, "error": str(error)})

@@ -148,7 +148,7 @@ class Watch:
                     next_cleanup = trio.current_time() + self._options.dangling_period_s
                     await self._remove_dangling()
             except (DriverError, NotFound) as error:
-                log.info("docker.sweep.failed", extra={"error": str(error)})
+                log.debug("docker.sweep.failed", extra={"error": str(error)})
 
     async def sweep(self) -> None:
         """Finds every watched container that has ended, with one list and one inspection per end."""
