@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.text import Text
 
+from nomadpy.cli.failures import ApiError, Unreachable
 from nomadpy.cli.session import Session
 from nomadpy.cli.views import progress
 from nomadpy.cli.views.progress import Sight
@@ -21,6 +22,8 @@ SLOW_POLL_S = 1.0
 QUICK_POLLS = 40
 # Without a deployment nothing promises that an allocation ever starts, so the watching ends at some time.
 SETTLE_LIMIT_S = 300.0
+# How long an agent that answered before may stay away.
+AWAY_LIMIT_S = 30.0
 PLACEMENT_FAILED = 2
 
 
@@ -46,11 +49,22 @@ class Follower:
         self._close()
         return code
 
-    def _evaluation(self, evaluation_id: str) -> int:
-        api = self.session.api
+    def _get(self, path: str) -> Any:
+        """An answer of the agent; it may be away for a while, as when it is restarted or a leader is elected."""
+        deadline_s = time.monotonic() + AWAY_LIMIT_S
         while True:
-            evaluation = api.get(f"/v1/evaluation/{evaluation_id}")
-            allocations = api.get(f"/v1/evaluation/{evaluation_id}/allocations") or []
+            try:
+                return self.session.api.get(path)
+            except (Unreachable, ApiError) as problem:
+                passing = isinstance(problem, Unreachable) or "No cluster leader" in problem.body
+                if not passing or time.monotonic() > deadline_s:
+                    raise
+                self._pause()
+
+    def _evaluation(self, evaluation_id: str) -> int:
+        while True:
+            evaluation = self._get(f"/v1/evaluation/{evaluation_id}")
+            allocations = self._get(f"/v1/evaluation/{evaluation_id}/allocations") or []
             deployment = self._deployment_of(evaluation)
             self._see(Sight(evaluation=evaluation, allocations=tuple(allocations), deployment=deployment))
             if self.sight.is_evaluated:
@@ -68,13 +82,12 @@ class Follower:
 
     def _deployment_of(self, evaluation: dict[str, Any]) -> dict[str, Any] | None:
         ident = evaluation.get("DeploymentID")
-        return self.session.api.get(f"/v1/deployment/{ident}") if ident else None
+        return self._get(f"/v1/deployment/{ident}") if ident else None
 
     def _deployment(self, deployment_id: str) -> int:
-        api = self.session.api
         while True:
-            deployment = api.get(f"/v1/deployment/{deployment_id}")
-            allocations = api.get(f"/v1/deployment/allocations/{deployment_id}") or []
+            deployment = self._get(f"/v1/deployment/{deployment_id}")
+            allocations = self._get(f"/v1/deployment/allocations/{deployment_id}") or []
             self._see(Sight(evaluation=self.sight.evaluation, allocations=tuple(allocations), deployment=deployment))
             status = deployment.get("Status")
             if status in ("successful", "failed", "cancelled"):
@@ -84,7 +97,7 @@ class Follower:
     def _settle(self, evaluation_id: str) -> int:
         while not self.sight.is_settled and time.monotonic() - self.started_s < SETTLE_LIMIT_S:
             self._pause()
-            allocations = self.session.api.get(f"/v1/evaluation/{evaluation_id}/allocations") or []
+            allocations = self._get(f"/v1/evaluation/{evaluation_id}/allocations") or []
             self._see(Sight(evaluation=self.sight.evaluation, allocations=tuple(allocations)))
         return 0
 

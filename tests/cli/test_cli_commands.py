@@ -433,3 +433,24 @@ def test_fmt(nomadpy: Run, tmp_path: Path) -> None:
     assert path.read_text() == 'job "a" {\n  type = "batch"\n}\n'
     path.write_text('job "a" {\n')
     assert "Unclosed" in nomadpy("fmt", str(path)).err
+
+
+def test_following_outlives_an_agent_that_is_away(nomadpy: Run, cluster: Any, job_file: str) -> None:
+    answers = iter([(500, "No cluster leader"), (500, "No cluster leader"), p.evaluation()])
+    cluster.on("GET", f"/v1/evaluation/{p.EVAL}", lambda _: next(answers))
+    assert nomadpy("run", job_file).code == 0
+
+
+def test_following_gives_up_on_other_errors(nomadpy: Run, cluster: Any, job_file: str) -> None:
+    cluster.on("GET", f"/v1/evaluation/{p.EVAL}", (404, "eval not found"))
+    seen = nomadpy("run", job_file)
+    assert seen.code == 1
+    assert "eval not found" in seen.err
+
+
+def test_a_periodic_job_tells_when_it_starts(nomadpy: Run, cluster: Any, tmp_path: Path) -> None:
+    path = tmp_path / "cron.json"
+    periodic = {"Enabled": True, "Spec": "0 0 * * *", "SpecType": "cron"}
+    path.write_text(json.dumps({"ID": "cron", "Type": "batch", "Periodic": periodic}))
+    cluster.on("PUT", "/v1/jobs", {"EvalID": "", "Warnings": ""})
+    assert "Approximate next launch time: 20" in nomadpy("run", str(path)).out

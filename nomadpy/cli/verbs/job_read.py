@@ -64,7 +64,7 @@ def _show(session: Session, job: dict[str, Any], *, short: bool, evals: bool, al
 
     now_ns = time.time_ns()
     scope = {"namespace": job.get("Namespace") or ""}
-    header = views.job_header(job, now_ns, _next_launch(job, now_ns))
+    header = views.job_header(job, now_ns, next_launch(job, now_ns))
     if short:
         session.show(header)
         return
@@ -116,7 +116,7 @@ def _last_failure(evaluations: list[dict[str, Any]]) -> dict[str, Any] | None:
     return None
 
 
-def _next_launch(job: dict[str, Any], now_ns: int) -> int:
+def next_launch(job: dict[str, Any], now_ns: int) -> int:
     """When a periodic job starts next, in Unix nanoseconds; 0 when it does not, or when the schedule is not cron."""
     periodic = job.get("Periodic") or {}
     if not periodic or not periodic.get("Enabled", True):

@@ -101,7 +101,7 @@ def _after_registration(session: Session, job: dict[str, Any], answer: dict[str,
     if not evaluation_id:
         session.say("Job registration successful")
         if job.get("Periodic"):
-            session.say("The job is periodic: it starts when its schedule says so, or by `nomadpy job periodic force`.")
+            _say_next_launch(session, job)
         elif job.get("ParameterizedJob"):
             session.say("The job is parameterized: each `nomadpy job dispatch` starts an instance.")
         return 0
@@ -112,6 +112,18 @@ def _after_registration(session: Session, job: dict[str, Any], answer: dict[str,
     from nomadpy.cli.follow import Follower
 
     return Follower(session).follow(str(evaluation_id))
+
+
+def _say_next_launch(session: Session, job: dict[str, Any]) -> None:
+    from nomadpy.cli.verbs.job_read import next_launch
+    from nomadpy.cli.views.base import ago, date
+
+    now_ns = time.time_ns()
+    launch = next_launch(job, now_ns)
+    if launch:
+        session.say(f"Approximate next launch time: {date(launch)} ({ago(launch, now_ns)})")
+    else:
+        session.say("The schedule has no launch to come; `nomadpy job periodic force` starts the job.")
 
 
 def plan(
