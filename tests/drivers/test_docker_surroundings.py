@@ -222,3 +222,14 @@ async def test_a_network_of_its_own(bench: DockerBench, driver: DockerDriver) ->
         await bench.remove_all()
     finally:
         await driver._engine.call(lambda api: api.remove_network(name))
+
+
+async def test_a_groups_bridge_publishes_all_its_ports_and_says_what_it_lacks(
+    bench: DockerBench, driver: DockerDriver, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = AllocatedPort(label="http", value=free_port(), to=80, host_ip="127.0.0.1")
+    handle = await bench.start(bench.task("httpd", "-f", "-h", "/www", ports=(port,), network_mode="bridge"))
+    assert handle.network is not None
+    assert handle.network.port_map == {"http": 80}
+    warnings = [getattr(record, "warning", "") for record in caplog.records]
+    assert any("does not share localhost" in text for text in warnings)

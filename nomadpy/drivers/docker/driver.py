@@ -333,7 +333,7 @@ def _without_effect(task: TaskConfig, config: dict[str, Any]) -> list[str]:
     found = [f'option "{name}" has no effect' for name in ("cpuset_cpus", "isolation") if config.get(name)]
     if (task.network_mode == "bridge" or task.network_mode.startswith("cni/")) and not config.get("network_mode"):
         found.append(
-            f'group network mode "{task.network_mode}": the container gets a namespace of its own on the default bridge '
-            "with the group's ports published; it does not share localhost with other tasks of the group"
+            f'group network mode "{task.network_mode}": the container gets a namespace of its own on the default '
+            "bridge with the group's ports published; it does not share localhost with other tasks of the group"
         )
     return found
