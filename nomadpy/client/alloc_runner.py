@@ -18,6 +18,7 @@ from nomadpy.client import task as machine
 from nomadpy.client.allocdir import AllocDir
 from nomadpy.client.environment import job_and_group
 from nomadpy.client.health import Health, HealthTracker, any_checks, health_rules
+from nomadpy.client.hooks import AllocHookContext
 from nomadpy.client.ledger import AllocLocal, LedgerFailed, RememberedAlloc, RememberedTask
 from nomadpy.client.lifecycle import KillCause, Stage, kill_cause, kill_order, may_start, role_of
 from nomadpy.client.ports import Ports
@@ -28,6 +29,7 @@ from nomadpy.model.alloc import (
     TASK_PENDING,
     Allocation,
     AllocDeploymentStatus,
+    AllocNetworkStatus,
     AllocUpdate,
     TaskEvent,
     TaskState,
@@ -164,6 +166,7 @@ class AllocRunner:
             await self._over.wait()
             nursery.cancel_scope.cancel()
         self._nursery = None
+        await self._run_hooks("postrun")
         self.done.set()
         self._tell_client(self.alloc.id)
         log.info("alloc.finished", extra={"fields": {**fields, "status": self.client_status()}})
@@ -178,11 +181,39 @@ class AllocRunner:
             await trio.to_thread.run_sync(self.dir.build)
             if self._predecessors is not None and self._predecessors.disk is not None and not self._restored:
                 await trio.to_thread.run_sync(self.dir.move_from, self._predecessors.disk, list(self.tasks))
+            for hook in self._ports.alloc_hooks:
+                self._adopt_network(await hook.prerun(self._hook_context()))
         except (NomadError, OSError) as error:
             self._fail_setup(f"failed to setup alloc: {error}")
             return
         self._set_up = True
         self._coordinate()
+
+    def _hook_context(self) -> AllocHookContext:
+        job, group = job_and_group(self.alloc)
+        return AllocHookContext(
+            alloc=self.alloc,
+            job=job,
+            group=group,
+            alloc_dir=self.dir,
+            config=self._ports.config,
+            node=self._ports.node,
+        )
+
+    def _adopt_network(self, status: AllocNetworkStatus | None) -> None:
+        """The tasks' environment names the addresses that a hook made for the allocation."""
+        if status is not None:
+            self.local = self.local.replace(network_status=status)
+            self.update(self.alloc)
+
+    async def _run_hooks(self, moment: str) -> None:
+        """Runs the allocation's hooks of a later moment, last one first; their failure is logged and ends nothing."""
+        for hook in reversed(self._ports.alloc_hooks):
+            try:
+                await getattr(hook, moment)(self._hook_context())
+            except NomadError as error:
+                fields = {"alloc": self.alloc.id, "hook": hook.name, "moment": moment, "error": error.message}
+                log.error("alloc.hook_failed", extra={"fields": fields})
 
     def _refuse_unsupported(self) -> None:
         group = job_and_group(self.alloc)[1]
@@ -316,6 +347,7 @@ class AllocRunner:
     async def _kill_tasks(self, cause: tuple[KillCause, str] | None, with_poststop: bool = False) -> None:
         """Ends the tasks group by group, in the order of ``kill_order``."""
         self._killing = True
+        await self._run_hooks("stopping")
         delay_ns = job_and_group(self.alloc)[1].shutdown_delay_ns
         if delay_ns and any(runner.phase is machine.Phase.RUNNING for runner in self.tasks.values()):
             with trio.move_on_after(delay_ns / 1e9):
@@ -334,6 +366,8 @@ class AllocRunner:
         if alloc.deployment_id != self.alloc.deployment_id:
             self.local = self.local.replace(deployment_status=None, health_of="")
             self._health_scope.cancel()
+        if self.local.network_status is not None:
+            alloc = alloc.replace(network_status=self.local.network_status)
         self.alloc = alloc
         job, group = job_and_group(alloc)
         for name, runner in self.tasks.items():

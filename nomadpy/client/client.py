@@ -22,7 +22,8 @@ from nomadpy.client.endpoint import NodeEndpoint
 from nomadpy.client.fingerprint.drivers import DriverWatch
 from nomadpy.client.fingerprint.node import HostFacts, allowed, build_node, fingerprint_host
 from nomadpy.client.gc import GarbageCollector
-from nomadpy.client.hooks import TaskHook, default_hooks
+from nomadpy.client.health import ChecksSource
+from nomadpy.client.hooks import AllocHook, TaskHook, default_hooks
 from nomadpy.client.identity import NodeIdentity, load_identity
 from nomadpy.client.ledger import Ledger, RememberedAlloc
 from nomadpy.client.ports import Ports
@@ -53,6 +54,8 @@ class Client(NodeEndpoint):
         wall_ns: Callable[[], int] = time.time_ns,
         rng: random.Random | None = None,
         task_hooks: tuple[TaskHook, ...] = (),
+        alloc_hooks: tuple[AllocHook, ...] = (),
+        checks: ChecksSource | None = None,
         identity: NodeIdentity | None = None,
     ) -> None:
         """Checks the configuration (raises Invalid) and reads the node's identity and memory (blocks shortly)."""
@@ -75,6 +78,8 @@ class Client(NodeEndpoint):
             rng=rng,
             wall_ns=wall_ns,
             task_hooks=default_hooks(task_hooks),
+            alloc_hooks=alloc_hooks,
+            checks=checks,
         )
         self._dynamic_meta: dict[str, str | None] = self._ports.ledger.fact(_META_FACT, dict[str, str | None]) or {}
         self._driver_watch = DriverWatch(usable, on_change=self._node_changed, wall_ns=wall_ns)

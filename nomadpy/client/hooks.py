@@ -19,9 +19,10 @@ from nomadpy.client.allocdir import AllocDir
 from nomadpy.client.config import ClientConfig
 from nomadpy.client.interpolate import Interpolator
 from nomadpy.drivers.contract import Mount, TaskDirs
-from nomadpy.model.alloc import Allocation, TaskEvent
+from nomadpy.model.alloc import Allocation, AllocNetworkStatus, TaskEvent
 from nomadpy.model.errors import Invalid, NomadError, NotFound
 from nomadpy.model.job import Job, Task, TaskGroup
+from nomadpy.model.node import Node
 
 _PROPAGATION = {
     "": "private",
@@ -85,6 +86,33 @@ class TaskHook(Protocol):
 
     async def exited(self, context: HookContext) -> None:
         """After the task has ended, however it did."""
+
+
+class AllocHookContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What a hook of a whole allocation sees."""
+
+    alloc: Allocation
+    job: Job
+    group: TaskGroup
+    alloc_dir: AllocDir
+    config: ClientConfig
+    node: Node
+
+
+class AllocHook(Protocol):
+    """One thing done for an allocation as a whole: its network, its group's services."""
+
+    name: str
+
+    async def prerun(self, context: AllocHookContext) -> AllocNetworkStatus | None:
+        """Before the first task, and again after an agent restart; may tell where the allocation can be reached.
+        Raises NomadError, which fails the allocation's set-up."""
+
+    async def stopping(self, context: AllocHookContext) -> None:
+        """Before the tasks are stopped (and before the group's shutdown delay)."""
+
+    async def postrun(self, context: AllocHookContext) -> None:
+        """After the last task has ended; also when set-up failed half-way."""
 
 
 class PrestartOnly:

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from nomadpy.model.errors import Invalid
+from nomadpy.model.ids import new_uuid
 
 
 class NodeIdentity(msgspec.Struct, frozen=True):
@@ -17,11 +18,6 @@ class NodeIdentity(msgspec.Struct, frozen=True):
 
     node_id: str
     secret_id: str
-
-
-def new_uuid(rng: random.Random) -> str:
-    """A random UUID (version 4) drawn from ``rng``."""
-    return str(uuid.UUID(int=rng.getrandbits(128), version=4))
 
 
 def load_identity(state_dir: str | None, rng: random.Random) -> NodeIdentity:

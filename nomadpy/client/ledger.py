@@ -44,6 +44,7 @@ class TaskLocal(Noun):
     """What the client alone knows of a task: the driver's handle, the hooks that are through and what they found."""
 
     handle: TaskHandle | None = None
+    leftover: TaskHandle | None = None  # of an attempt that is over but perhaps not cleaned up yet
     hooks_done: tuple[str, ...] = ()
     hook_env: dict[str, str] = {}
 

@@ -11,7 +11,7 @@ import trio
 
 from nomadpy.client.config import ClientConfig
 from nomadpy.client.health import ChecksSource
-from nomadpy.client.hooks import TaskHook
+from nomadpy.client.hooks import AllocHook, TaskHook
 from nomadpy.client.ledger import Ledger
 from nomadpy.drivers.contract import Driver
 from nomadpy.model.errors import Fatal
@@ -29,6 +29,7 @@ class Ports:
     rng: random.Random
     wall_ns: Callable[[], int] = time.time_ns
     task_hooks: tuple[TaskHook, ...] = ()
+    alloc_hooks: tuple[AllocHook, ...] = ()
     checks: ChecksSource | None = None
     servers_contacted: trio.Event = field(default_factory=trio.Event)
 

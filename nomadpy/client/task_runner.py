@@ -20,7 +20,7 @@ from nomadpy.client.lifecycle import Role, restarts_on_success
 from nomadpy.client.ports import Ports
 from nomadpy.client.restart import RestartTracker
 from nomadpy.client.task_config import LaunchFacts, invalid_config, task_config
-from nomadpy.drivers.contract import Driver, ExitResult, Mount
+from nomadpy.drivers.contract import Driver, ExitResult, Mount, TaskHandle
 from nomadpy.model.alloc import Allocation, TaskEvent, TaskResourceUsage, TaskState
 from nomadpy.model.errors import Bug, Invalid, NomadError, NotFound, Temporary, Unavailable
 from nomadpy.model.job import Job, RestartPolicy, Task, TaskGroup
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _KILL_RETRIES = 5
 _KILL_BACKOFF_S, _KILL_BACKOFF_FACTOR, _KILL_BACKOFF_MAX_S = 5.0, 4.0, 120.0
 _ABANDON_TIMEOUT_S = 30.0
+_RECOVER_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 class TaskPlace(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,23 +153,48 @@ class TaskRunner:
     async def restore(self) -> None:
         """Finds the task again after an agent restart; a running one is taken over and not touched."""
         handle = self._local.handle
+        if self._local.leftover is not None:
+            await self._sweep(self._local.leftover)
         if self.phase is machine.Phase.DEAD:
             self._dead.set()
             if handle is not None:
-                await self._destroy_quietly(handle.task_id)
+                await self._sweep(handle)
             return
         if handle is None:
             self._enqueue(self._machine.resume_unstarted(self._ports.wall_ns()))
             self._after_step()
             return
         try:
-            await self._driver().recover_task(handle)
+            await self._recover(handle)
         except Exception as error:  # noqa: BLE001 - a driver may come from another package; its failure is the task's
             await self._restore_failed(handle.task_id, error)
             return
         log.info("task.reattached", extra={"fields": {"alloc": self.place.alloc.id, "task": self.name}})
         self._enqueue(self._machine.resume_running(self._ports.wall_ns()))
         self._after_step()
+
+    async def _recover(self, handle: TaskHandle) -> None:
+        """Takes the task over. A driver that is not ready yet (its engine may start beside us) is asked again."""
+        for pause_s in _RECOVER_PAUSES_S:
+            try:
+                await self._driver().recover_task(handle)
+                return
+            except Temporary as error:
+                fields = {"task_id": handle.task_id, "error": error.message, "retry_s": pause_s}
+                log.warning("task.recover_retried", extra={"fields": fields})
+            await trio.sleep(pause_s)
+        await self._driver().recover_task(handle)
+
+    async def _sweep(self, handle: TaskHandle) -> None:
+        """Removes what an earlier agent may have left of an attempt that is over."""
+        try:
+            await self._driver().recover_task(handle)
+        except NomadError:
+            return  # nothing of it is left
+        except Exception:
+            log.exception("driver.defect", extra={"fields": {"task_id": handle.task_id}})
+            return
+        await self._destroy_quietly(handle.task_id)
 
     async def _restore_failed(self, task_id: str, error: Exception) -> None:
         fields = {"alloc": self.place.alloc.id, "task": self.name, "error": str(error)}
@@ -234,11 +260,13 @@ class TaskRunner:
 
     async def _clean_up(self) -> None:
         handle = self._local.handle
-        self._local = self._local.replace(handle=None)
+        # The handle stays stored as a leftover, so that an agent that is killed right here is swept up after.
+        self._local = self._local.replace(handle=None, leftover=handle)
         await self._save()
         if handle is not None:
             await self._run_hooks("exited")
             await self._destroy_quietly(handle.task_id)
+        self._local = self._local.replace(leftover=None)
 
     async def _destroy_quietly(self, task_id: str) -> None:
         try:

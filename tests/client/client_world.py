@@ -159,6 +159,9 @@ class ScriptedDriver:
         self.stop_failures = 0
         self.start_failures: list[Exception] = []
         self.start_delay_s = 0.0
+        self.recover_failures = 0
+        self.recovered: list[str] = []
+        self.destroy_hangs = False
         self.nursery: trio.Nursery | None = None
 
     def check_config(self, config: dict[str, Any]) -> list[str]:
@@ -189,8 +192,12 @@ class ScriptedDriver:
         attempt.end(exit_code=int(attempt.config.config.get("exit_code", 0)))
 
     async def recover_task(self, handle: TaskHandle) -> None:
+        if self.recover_failures:
+            self.recover_failures -= 1
+            raise Temporary("the engine is not up yet")
         if handle.task_id not in self.attempts:
             raise NotFound("no such task")
+        self.recovered.append(handle.task_id)
 
     async def wait_task(self, task_id: str) -> ExitResult:
         attempt = self.attempts[task_id]
@@ -207,6 +214,8 @@ class ScriptedDriver:
             attempt.end(exit_code=130, signal=2)
 
     async def destroy_task(self, task_id: str, *, force: bool = False) -> None:
+        if self.destroy_hangs:
+            await trio.sleep_forever()
         if task_id in self.attempts:
             self.attempts[task_id].destroyed = True
             self.attempts[task_id].over.set()

@@ -93,3 +93,29 @@ async def test_development_mode_stops_its_tasks_and_removes_their_files(tmp_path
     assert driver.stops == ["web"]
     assert not (tmp_path / "alloc" / alloc.id).exists()
     assert not (tmp_path / "client").exists()
+
+
+async def test_a_driver_that_is_not_ready_yet_is_asked_again(tmp_path: Path, jumping_clock: object) -> None:
+    servers, driver = FakeServers(), ScriptedDriver()
+    alloc = await run_until_running(tmp_path, servers, driver)
+    driver.recover_failures = 3
+    async with running_client(make_config(tmp_path), servers, driver) as world:
+        await world.until(lambda: driver.recovered != [])
+        await world.until(lambda: world.client.runners[alloc.id].client_status() == "running")
+        assert driver.starts == ["web"]
+
+
+async def test_what_a_killed_agent_did_not_clean_up_is_swept_up(tmp_path: Path, jumping_clock: object) -> None:
+    servers, driver = FakeServers(), ScriptedDriver()
+    driver.destroy_hangs = True
+    alloc = make_alloc(job_type="batch")
+    async with running_client(make_config(tmp_path), servers, driver) as world:
+        servers.put(alloc)
+        await world.until_status(alloc, "running")
+        driver.attempt_of("web").end(exit_code=0)
+        await world.until_status(alloc, "complete")
+    assert not driver.attempt_of("web").destroyed
+    driver.destroy_hangs = False
+    async with running_client(make_config(tmp_path), servers, driver) as world:
+        await world.until(lambda: driver.attempt_of("web").destroyed)
+        assert driver.starts == ["web"]
