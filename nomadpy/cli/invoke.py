@@ -25,6 +25,7 @@ from nomadpy.cli.http import Settings
 from nomadpy.cli.session import Session
 from nomadpy.model.errors import NomadError
 
+SHOWN_PROBLEMS = 20
 GENERAL = "General options"
 
 
@@ -99,6 +100,10 @@ def _exit_code(name: str, problem: BaseException) -> int:
 def _message(problem: BaseException) -> str:
     if isinstance(problem, TyperException):
         return problem.format_message()
+    if hasattr(problem, "diagnostics"):
+        from nomadpy.jobspec.hcl import render
+
+        return "\n\n".join(render(found) for found in problem.diagnostics[:SHOWN_PROBLEMS])
     if isinstance(problem, OSError) and problem.strerror:
         return f"{problem.filename}: {problem.strerror}" if problem.filename else problem.strerror
     return str(problem)

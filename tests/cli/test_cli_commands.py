@@ -181,19 +181,19 @@ def test_a_plan_that_fails_exits_with_255(nomadpy: Run, cluster: Any, job_file: 
 
 def test_a_missing_file_and_a_file_without_a_job(nomadpy: Run, cluster: Any, tmp_path: Path) -> None:
     del cluster
-    assert "no/such/file: No such file" in nomadpy("run", "/no/such/file").err
+    assert "Cannot read /no/such/file: No such file" in nomadpy("run", "/no/such/file").err
     path = tmp_path / "x.json"
     path.write_text("[1]")
-    assert "holds no job" in nomadpy("run", str(path)).err
+    assert "holds no job" in nomadpy("run", "-json", str(path)).err
     path.write_text("{")
-    assert "is not JSON" in nomadpy("run", str(path)).err
+    assert "x.json" in nomadpy("run", str(path)).err
     path.write_text(" ")
     assert "is empty" in nomadpy("run", str(path)).err
-    assert "is a directory" in nomadpy("run", str(tmp_path)).err
+    assert "Is a directory" in nomadpy("run", str(tmp_path)).err
 
 
 def test_a_job_comes_from_stdin(nomadpy: Run, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO('{"ID": "web"}'))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"ID": "web"}')))
     assert nomadpy("job", "run", "-json", "-detach", "-").code == 0
     assert cluster.asked("PUT", "/v1/jobs").body["Job"] == {"ID": "web"}
 
@@ -454,3 +454,50 @@ def test_a_periodic_job_tells_when_it_starts(nomadpy: Run, cluster: Any, tmp_pat
     path.write_text(json.dumps({"ID": "cron", "Type": "batch", "Periodic": periodic}))
     cluster.on("PUT", "/v1/jobs", {"EvalID": "", "Warnings": ""})
     assert "Approximate next launch time: 20" in nomadpy("run", str(path)).out
+
+
+HCL = """
+variable "count" { type = number }
+
+job "web" {
+  group "front" {
+    count = var.count
+    task "httpd" { driver = "raw_exec" }
+  }
+}
+"""
+
+
+def test_a_job_file_in_hcl_is_read_here(nomadpy: Run, cluster: Any, tmp_path: Path) -> None:
+    path, values = tmp_path / "web.nomad.hcl", tmp_path / "values.hcl"
+    path.write_text(HCL)
+    values.write_text("count = 4\n")
+    assert nomadpy("job", "run", "-detach", "-var", "count=3", str(path)).code == 0
+    body = cluster.asked("PUT", "/v1/jobs").body
+    assert (body["Job"]["ID"], body["Job"]["TaskGroups"][0]["Count"]) == ("web", 3)
+    assert body["Submission"]["Source"] == HCL
+    assert body["Submission"]["VariableFlags"] == {"count": "3"}
+    assert nomadpy("job", "run", "-detach", f"-var-file={values}", str(path)).code == 0
+    assert cluster.asked("PUT", "/v1/jobs").body["Job"]["TaskGroups"][0]["Count"] == 4
+    assert json.loads(nomadpy("run", "-output", "-var=count=1", str(path)).out)["Job"]["ID"] == "web"
+
+
+def test_mistakes_in_a_job_file_are_pointed_at(nomadpy: Run, cluster: Any, tmp_path: Path) -> None:
+    path = tmp_path / "web.nomad.hcl"
+    path.write_text('job "web" {\n  grup "x" {}\n}\n')
+    seen = nomadpy("job", "run", str(path))
+    assert seen.code == 1
+    assert "web.nomad.hcl:2" in seen.err
+    assert 'Did you mean "group"?' in seen.err
+    assert "^" in seen.err
+    assert nomadpy("job", "plan", str(path)).code == 255
+    assert "-var wants name=value" in nomadpy("run", "-var", "x", str(path)).err
+    assert cluster.requests == []
+
+
+def test_undeclared_variables_are_refused_unless_told(nomadpy: Run, cluster: Any, tmp_path: Path) -> None:
+    del cluster
+    path = tmp_path / "web.nomad.hcl"
+    path.write_text('job "web" {\n  group "g" {\n    task "t" { driver = "raw_exec" }\n  }\n}\n')
+    assert nomadpy("run", "-detach", "-var=x=1", str(path)).code == 1
+    assert nomadpy("run", "-detach", "-hcl2-strict=false", "-var=x=1", str(path)).code == 0

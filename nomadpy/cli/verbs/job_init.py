@@ -19,19 +19,6 @@ job "example" {
       port "http" {}
     }
 
-    service {
-      name     = "example-web"
-      port     = "http"
-      provider = "nomad"
-
-      check {
-        type     = "http"
-        path     = "/"
-        interval = "10s"
-        timeout  = "2s"
-      }
-    }
-
     task "server" {
       driver = "raw_exec"
 
@@ -63,12 +50,10 @@ job "example" {
   datacenters = ["*"]
 
   # How a new version replaces the old one: one allocation at a time, each healthy for ten seconds before the next.
-  # If that does not succeed in time, the last version that did comes back.
   update {
     max_parallel     = 1
     min_healthy_time = "10s"
     healthy_deadline = "3m"
-    auto_revert      = true
   }
 
   # The tasks of a group run on the same node. A group may run several times.
@@ -78,20 +63,6 @@ job "example" {
     # The node picks a free port. The task finds it in NOMAD_PORT_http.
     network {
       port "http" {}
-    }
-
-    # Makes the group known under a name, and checks that it answers.
-    service {
-      name     = "example-web"
-      port     = "http"
-      provider = "nomad"
-
-      check {
-        type     = "http"
-        path     = "/"
-        interval = "10s"
-        timeout  = "2s"
-      }
     }
 
     # A task that fails is started again on its node, twice in half an hour; after that the group moves elsewhere.
@@ -109,12 +80,6 @@ job "example" {
       config {
         command = "python3"
         args    = ["-m", "http.server", "${NOMAD_PORT_http}", "--directory", "${NOMAD_TASK_DIR}"]
-      }
-
-      # A file that is written before the task starts.
-      template {
-        destination = "local/index.html"
-        data        = "Hello from {{ env \\"NOMAD_ALLOC_ID\\" }}\\n"
       }
 
       # What the task may count on: cpu in MHz, memory in MB.

@@ -51,7 +51,7 @@ def run(
     runs, 1 when something failed, and 2 when not everything could be placed.
     """
     del verbose, policy_override
-    content = _read(session, path, as_json, var, var_file, hcl2_strict)
+    content = _read(path, as_json, var, var_file, hcl2_strict)
     if output:
         session.put_out({"Job": content.job}, as_json=True, template=None)
         return 0
@@ -147,7 +147,7 @@ def plan(
     del policy_override
     from nomadpy.cli.views import plan as views
 
-    content = _read(session, path, as_json, var, var_file, hcl2_strict)
+    content = _read(path, as_json, var, var_file, hcl2_strict)
     job_id = str(content.job.get("ID") or "")
     answer = session.api.put(
         job_path(job_id, "plan"), {"Job": content.job, "Diff": diff}, **scope(session, content.job)
@@ -191,7 +191,7 @@ def validate(
     hcl2_strict: Strict = True,
 ) -> int:
     """Check a job file without registering it, and print everything that is wrong with it."""
-    content = _read(session, path, as_json, var, var_file, hcl2_strict)
+    content = _read(path, as_json, var, var_file, hcl2_strict)
     answer = session.api.put("/v1/validate/job", {"Job": content.job}, **scope(session, content.job)) or {}
     if answer.get("Warnings"):
         session.say(str(answer["Warnings"]).strip(), style="yellow")
@@ -204,10 +204,8 @@ def validate(
     return 0
 
 
-def _read(
-    session: Session, path: str, as_json: bool, var: list[str] | None, var_file: list[str] | None, strict: bool
-) -> jobfile.JobFile:
-    variables = jobfile.split_variables(var or [])
-    return jobfile.read(
-        session, path, variables=variables, var_files=list(var_file or []), as_json=as_json, strict=strict
-    )
+def _read(path: str, as_json: bool, var: list[str] | None, var_file: list[str] | None, strict: bool) -> jobfile.JobFile:
+    content = jobfile.read(path, variables=var or [], var_files=var_file or [], as_json=as_json, strict=strict)
+    for warning in content.warnings:
+        print(f"Warning: {warning}", file=sys.stderr)
+    return content

@@ -102,7 +102,9 @@ def troubles(sight: Sight) -> list[str]:
             events = task.get("Events") or []
             bad = [event for event in events if event.get("Type") in _BAD_EVENTS or _exited_badly(event)]
             if bad and (task.get("Failed") or task.get("State") != "running"):
-                last = bad[-1]
+                # That it is not restarted follows from what went wrong before, which tells more.
+                causes = [event for event in bad if event.get("Type") != "Not Restarting"]
+                last = (causes or bad)[-1]
                 said = last.get("DisplayMessage") or last.get("Message") or ""
                 lines.append(f"{short(allocation.get('ID', ''))} task {name}: {last.get('Type')}: {said}")
     return lines
