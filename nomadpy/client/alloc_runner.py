@@ -27,6 +27,7 @@ from nomadpy.client.task_runner import TaskPlace, TaskRunner
 from nomadpy.model.alloc import (
     FAILED,
     TASK_PENDING,
+    UNKNOWN,
     Allocation,
     AllocDeploymentStatus,
     AllocNetworkStatus,
@@ -146,7 +147,7 @@ class AllocRunner:
         if self._restored and all(runner.phase is machine.Phase.DEAD for runner in self.tasks.values()):
             for runner in self.tasks.values():
                 await runner.restore()
-            self.done.set()
+            await self._finish()
             return
         log.info("alloc.started", extra={"fields": fields})
         async with trio.open_nursery() as nursery:
@@ -166,10 +167,17 @@ class AllocRunner:
             await self._over.wait()
             nursery.cancel_scope.cancel()
         self._nursery = None
-        await self._run_hooks("postrun")
-        self.done.set()
-        self._tell_client(self.alloc.id)
+        await self._finish()
         log.info("alloc.finished", extra={"fields": {**fields, "status": self.client_status()}})
+
+    async def _finish(self) -> None:
+        """Tells the hooks of the end, once, even if an agent was killed meanwhile."""
+        if not self.local.cleaned_up:
+            await self._run_hooks("postrun")
+            self.local = self.local.replace(cleaned_up=True)
+            await self._save_local()
+            self._tell_client(self.alloc.id)
+        self.done.set()
 
     async def _prerun(self) -> None:
         """Everything that precedes the first task; a failure fails them all."""
@@ -374,8 +382,15 @@ class AllocRunner:
             task = group.task(name)
             if task is not None:
                 runner.update(msgspec.structs.replace(runner.place, alloc=alloc, job=job, group=group, task=task))
+        if alloc.client_status == UNKNOWN:
+            self._reconnect()
         if not self.finished:
             self._follow_desired()
+
+    def _reconnect(self) -> None:
+        """The servers lost sight of this node meanwhile; what really runs is told again."""
+        for runner in self.tasks.values():
+            runner.emit(ev.reconnected(self._ports.wall_ns()))
 
     def _follow_desired(self) -> None:
         if self._nursery is None or not self.alloc.server_terminal():

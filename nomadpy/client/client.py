@@ -92,7 +92,11 @@ class Client(NodeEndpoint):
         )
         self._follower = AssignmentFollower(server, self._ports, self, on_followed=self._ports.servers_contacted.set)
         self._registration = Registration(
-            server, self._ports, on_lease=self._follower.hear_lease, on_silence=self._stop_disconnected
+            server,
+            self._ports,
+            on_lease=self._follower.hear_lease,
+            on_silence=self._stop_disconnected,
+            on_return=self._report_all,
         )
         self._gc = GarbageCollector(self)
         self._nursery: trio.Nursery | None = None
@@ -305,6 +309,9 @@ class Client(NodeEndpoint):
             if limit_ns and silence_s * 1e9 >= limit_ns:
                 log.warning("alloc.stopped_disconnected", extra={"fields": {"alloc": runner.alloc.id}})
                 runner.stop()
+
+    def _report_all(self) -> None:
+        self._reporter.report_again(id for id, runner in self.runners.items() if not runner.local.acknowledged)
 
     # -- reports -----------------------------------------------------------------------------------------------------
 

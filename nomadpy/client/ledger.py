@@ -57,6 +57,7 @@ class AllocLocal(Noun):
     health_of: str = ""  # the deployment that deployment_status speaks of; "-" is none
     deployment_status: AllocDeploymentStatus | None = None
     network_status: AllocNetworkStatus | None = None
+    cleaned_up: bool = False  # the hooks of the allocation have heard of its end
     acknowledged: bool = False  # the servers have its terminal status
 
 

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 _REGISTER_RETRY_S = (0.25, 20.0)
 _FORBIDDEN_RETRY_S = 30.0
 _PUSH_DELAY_S = 5.0
+_LATE_S = 1.0  # a beat that is later than this beyond its lease may have cost the node its allocations
 
 
 class Registration:
@@ -30,14 +31,17 @@ class Registration:
         *,
         on_lease: Callable[[NodeLease], None],
         on_silence: Callable[[float], None],
+        on_return: Callable[[], None],
     ) -> None:
         self.registered = trio.Event()
         self._server = server
         self._ports = ports
         self._on_lease = on_lease  # hears of every first lease after a registration
         self._on_silence = on_silence  # hears, after a failed beat, for how many seconds no server answered
+        self._on_return = on_return  # hears that servers answer again after the lease had run out
         self._changed = trio.Event()
         self._last_beat_s: float | None = None
+        self._began_s = 0.0
         self._lease = NodeLease()
 
     def node_changed(self) -> None:
@@ -46,6 +50,7 @@ class Registration:
 
     async def run(self) -> None:
         """Registers and beats for ever."""
+        self._began_s = trio.current_time()
         while True:
             await self._register_patiently()
             await self._beat_until_unknown()
@@ -71,8 +76,7 @@ class Registration:
         node = self._ports.node
         lease = await self._server.register_node(node)
         self._on_lease(lease)
-        self._lease = await self._server.heartbeat(node.id, node.secret_id, READY)
-        self._last_beat_s = trio.current_time()
+        self._answered(await self._server.heartbeat(node.id, node.secret_id, READY))
         log.info("node.registered", extra={"fields": {"node": node.id, "ttl_s": self._lease.heartbeat_ttl_s}})
         self.registered.set()
 
@@ -85,8 +89,7 @@ class Registration:
                 await trio.sleep(_PUSH_DELAY_S)
                 return
             try:
-                self._lease = await self._server.heartbeat(self._ports.node.id, self._ports.node.secret_id, READY)
-                self._last_beat_s = trio.current_time()
+                self._answered(await self._server.heartbeat(self._ports.node.id, self._ports.node.secret_id, READY))
                 delay_s = self._lease.heartbeat_ttl_s
             except NotFound:
                 log.warning("node.unknown_to_servers", extra={"fields": {"node": self._ports.node.id}})
@@ -97,6 +100,13 @@ class Registration:
                 fields = {"error": error.message, "code": error.code, "retry_s": round(delay_s, 1)}
                 log.warning("node.heartbeat_failed", extra={"fields": fields})
 
+    def _answered(self, lease: NodeLease) -> None:
+        now_s = trio.current_time()
+        was_late = self._last_beat_s is not None and now_s - self._last_beat_s > self._lease.heartbeat_ttl_s + _LATE_S
+        self._lease, self._last_beat_s = lease, now_s
+        if was_late:
+            self._on_return()
+
     def _retry_delay_s(self, error: NomadError) -> float:
         left_s = None
         if self._last_beat_s is not None:
@@ -104,5 +114,5 @@ class Registration:
         return retry_delay_s(self._ports.rng, left_s=left_s, has_leader=not isinstance(error, NoLeader))
 
     def _tell_silence(self) -> None:
-        if self._last_beat_s is not None:
-            self._on_silence(trio.current_time() - self._last_beat_s)
+        since_s = self._began_s if self._last_beat_s is None else self._last_beat_s
+        self._on_silence(trio.current_time() - since_s)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import trio
 
@@ -46,6 +46,12 @@ class UpdateReporter:
         """The allocation may have changed."""
         self._changed.add(alloc_id)
         self._wake.set()
+
+    def report_again(self, alloc_ids: Iterable[str]) -> None:
+        """The servers may have given these up meanwhile, so even unchanged states are told once more."""
+        for alloc_id in alloc_ids:
+            self._acknowledged.pop(alloc_id, None)
+            self.mark(alloc_id)
 
     def forget(self, alloc_id: str) -> None:
         """The allocation is gone; nothing more is said of it."""

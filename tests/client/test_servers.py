@@ -128,7 +128,7 @@ async def test_finished_allocs_beyond_the_limit_are_collected_oldest_first(
 ) -> None:
     gc = GcConfig(max_allocs=2, disk_usage_threshold=101, inode_usage_threshold=101, parallel_destroys=1)
     async with running_client(make_config(tmp_path, gc=gc)) as world:
-        allocs = [make_alloc(make_task(config={"run_for_s": 5 + n}), job_type="batch") for n in range(4)]
+        allocs = [make_alloc(make_task(config={"run_for_s": 100 + 100 * n}), job_type="batch") for n in range(4)]
         for alloc in allocs:
             world.servers.put(alloc)
         await world.until(lambda: all(world.servers.status(a.id) == "complete" for a in allocs))
@@ -138,3 +138,26 @@ async def test_finished_allocs_beyond_the_limit_are_collected_oldest_first(
         await world.client.gc_all()
         assert world.client.runners == {}
         assert list((tmp_path / "alloc").iterdir()) == []
+
+
+async def test_after_a_long_silence_unchanged_states_are_told_again(tmp_path: Path, jumping_clock: object) -> None:
+    async with running_client(make_config(tmp_path)) as world:
+        alloc = make_alloc()
+        world.servers.put(alloc)
+        await world.until_status(alloc, "running")
+        world.servers.down = True
+        await trio.sleep(120)
+        n_reports = len(world.servers.reports)
+        world.servers.down = False
+        await world.until(lambda: len(world.servers.reports) > n_reports)
+        assert world.servers.status(alloc.id) == "running"
+
+
+async def test_an_alloc_that_became_unknown_tells_that_it_is_back(tmp_path: Path, jumping_clock: object) -> None:
+    async with running_client(make_config(tmp_path)) as world:
+        alloc = make_alloc()
+        world.servers.put(alloc)
+        await world.until_status(alloc, "running")
+        world.servers.put(alloc.replace(client_status="unknown"))
+        await world.until(lambda: "Reconnected" in world.servers.types(alloc.id))
+        assert world.driver.starts == ["web"]
