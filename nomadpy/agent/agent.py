@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import platform
+import random
 import signal
 import socket
 import sys
@@ -23,8 +24,10 @@ from nomadpy.agent.selfview import config_view, member_view
 from nomadpy.api.context import ApiContext
 from nomadpy.api.router import Router
 from nomadpy.api.routes import OPERATIONS
-from nomadpy.api.serve import HttpConfig, serve
+from nomadpy.api.serve import HttpConfig, HttpServer, TlsFiles, TlsListener, serve
 from nomadpy.client.client import Client
+from nomadpy.client.fingerprint import cpu
+from nomadpy.client.identity import load_identity
 from nomadpy.drivers.contract import DriverContext
 from nomadpy.drivers.registry import load_drivers
 from nomadpy.model.errors import Invalid, NomadError
@@ -48,11 +51,14 @@ class Agent:
         self.server: Server | None = None
         self.client: Client | None = None
         self.http_address = ""
+        self._http: HttpServer | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Starts everything in order, reports started once the API answers, and stops in the opposite order."""
         config = self.config
-        listeners = await self._bind()
+        listeners: list[Any] = list(await self._bind())
+        if config.tls.http:
+            listeners = [TlsListener(listener, _tls_files(config)) for listener in listeners]
         async with trio.open_nursery() as nursery:
             if config.server_enabled:
                 self.server = Server(self._server_config(), self._make_log)
@@ -64,7 +70,7 @@ class Agent:
                     self.server.clients[self.client.node_id] = self.client
             router = Router(self._context(), OPERATIONS)
             http = HttpConfig(max_connections_per_address=config.http_max_conns_per_client)
-            await nursery.start(functools.partial(serve, router, listeners, config=http))
+            self._http = await nursery.start(functools.partial(serve, router, listeners, config=http))
             self._announce()
             task_status.started()
             await self._until_told(nursery)
@@ -97,9 +103,7 @@ class Agent:
             name=config.name,
             region=config.region,
             datacenter=config.datacenter,
-            id=_stored_id(Path(config.data_dir) / "server" / "server-id")
-            if not config.dev_mode
-            else new_uuid(EDGE_RNG),
+            id=self._server_id(),
             rpc_addr=rpc_addr,
             serf_addr=f"{serf_host}:{config.ports.serf}",
         )
@@ -128,8 +132,11 @@ class Agent:
             datacenter=config.datacenter,
             http_addr=self.http_address,
             dev_mode=config.dev_mode,
+            tls_enabled=config.tls.http,
             host_env=dict(os.environ),
         )
+        identity = load_identity(None if config.dev_mode else client_config.state_dir, random.SystemRandom())
+        cpu_found = cpu.fingerprint(client_config).cpu
 
         def context_for(name: str) -> DriverContext:
             return DriverContext(
@@ -138,11 +145,13 @@ class Agent:
                 data_dir=str(Path(config.data_dir) / "client"),
                 chroot_env=client_config.chroot_env,
                 cgroup_parent=client_config.cgroup_parent,
+                node_id=identity.node_id,
                 node_name=config.name,
+                node_cpu_mhz=cpu_found.cpu_shares if cpu_found is not None else 0,
                 dev_mode=config.dev_mode,
             )
 
-        return Client(client_config, endpoint, load_drivers(context_for))
+        return Client(client_config, endpoint, load_drivers(context_for), identity=identity)
 
     def _context(self) -> ApiContext:
         config = self.config
@@ -158,6 +167,7 @@ class Agent:
             stats=self._stats,
             response_headers=config.http_api_response_headers,
             prometheus_enabled=config.prometheus_metrics,
+            reload=self.reload,
         )
 
     def _stats(self) -> dict[str, dict[str, str]]:
@@ -194,7 +204,7 @@ class Agent:
         log.info("agent.started", extra={"fields": {"version": __version__, "http": self.http_address}})
 
     async def _until_told(self, nursery: trio.Nursery) -> None:
-        """SIGINT leaves, SIGTERM stops, SIGHUP reloads the log level."""
+        """SIGINT and SIGTERM stop the agent, SIGHUP reloads its configuration."""
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             async for number in signals:
                 name = signal.Signals(number).name
@@ -206,14 +216,23 @@ class Agent:
                 return
 
     def _on_hangup(self) -> None:
-        if self._reload is None:
-            return
         try:
-            level = self._reload()
+            self.reload()
         except NomadError as error:
             log.error("agent.reload_failed", extra={"fields": {"error": error.message}})
-            return
+
+    def reload(self) -> None:
+        """Reads the configuration again and takes over what can change while the agent runs: the log level and the
+        TLS certificates. Raises NomadError and leaves everything as it was when the configuration is wrong."""
+        level = self._reload() if self._reload is not None else self.config.log_level
+        if self._http is not None:
+            self._http.reload_tls()
         log.info("agent.reloaded", extra={"fields": {"log_level": level}})
+
+
+def _tls_files(config: AgentConfig) -> TlsFiles:
+    tls = config.tls
+    return TlsFiles(tls.cert_file, tls.key_file, tls.ca_file, tls.verify_https_client)
 
 
 def _with(config: Any, **changes: Any) -> Any:

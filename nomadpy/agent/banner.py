@@ -21,7 +21,7 @@ def banner(config: AgentConfig, http_address: str, server: Server | None) -> str
         ("Region", f"{config.region} (DC: {config.datacenter})"),
         ("Server", str(config.server_enabled).lower()),
         ("Version", __version__),
-        ("Web API", f"http://{http_address}/v1/agent/self"),
+        ("Web API", f"{'https' if config.tls.http else 'http'}://{http_address}/v1/agent/self"),
     ]
     if server is None:
         rows = [row for row in rows if row[0] != "Log"]

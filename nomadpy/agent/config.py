@@ -28,6 +28,16 @@ class Addresses(Noun):
     serf: str = ""
 
 
+class TlsConfig(Noun):
+    """TLS of the HTTP API. With ``verify_https_client`` clients must show a certificate of the ``ca_file``."""
+
+    http: bool = False
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    verify_https_client: bool = False
+
+
 class AgentConfig(Noun):
     """Everything an agent is told."""
 
@@ -56,7 +66,7 @@ class AgentConfig(Noun):
     prometheus_metrics: bool = False
     telemetry: dict[str, Any] = {}
     ui: dict[str, Any] = {}
-    tls_http: dict[str, str] = {}
+    tls: TlsConfig = TlsConfig()
     http_max_conns_per_client: int = 100
     warnings: tuple[str, ...] = ()
     files: tuple[str, ...] = ()

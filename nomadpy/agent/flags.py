@@ -200,6 +200,10 @@ def _complete(config: AgentConfig) -> AgentConfig:
         raise Invalid(
             "this version has no wire between agents yet: run the client together with a server (-server -client)"
         )
+    if config.tls.http and not (config.tls.cert_file and config.tls.key_file):
+        raise Invalid("tls.http is true, so tls.cert_file and tls.key_file must name the certificate and its key")
+    if config.tls.verify_https_client and not config.tls.ca_file:
+        raise Invalid("tls.verify_https_client is true, so tls.ca_file must name who signs clients' certificates")
     data_dir = config.data_dir
     if not data_dir:
         if not config.dev_mode:

@@ -138,6 +138,14 @@ TOP: dict[str, Any] = {
     "server": Section(_SERVER),
     "client": Section(_CLIENT),
     "plugin": Section({"config": Key("map", ""), "args": Key("list")}, labelled=True, target="client.plugins"),
+    "tls": Section(
+        {
+            **_many("bool", "tls.", "http verify_https_client"),
+            **_many("str", "tls.", "ca_file cert_file key_file"),
+            **_idle("rpc verify_server_hostname rpc_upgrade_mode tls_cipher_suites tls_min_version", "any"),
+            **_idle("tls_prefer_server_cipher_suites", "any"),
+        }
+    ),
     "telemetry": Section({"prometheus_metrics": Key("bool", "prometheus_metrics"), "*": Key("any")}),
     "limits": Section({"http_max_conns_per_client": Key("int", "http_max_conns_per_client"), "*": Key("any")}),
     **_idle(
@@ -145,7 +153,7 @@ TOP: dict[str, Any] = {
         "disable_update_check disable_anonymous_signature"
     ),
     **{name: Section({"*": Key("any")}) for name in (
-        "acl", "tls", "consul", "vault", "ui", "autopilot", "keyring", "rpc", "sentinel", "audit", "reporting",
+        "acl", "consul", "vault", "ui", "autopilot", "keyring", "rpc", "sentinel", "audit", "reporting",
         "eventlog",
     )},
 }  # fmt: skip

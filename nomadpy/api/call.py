@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 import trio
 from starlette.datastructures import QueryParams
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
+from starlette.websockets import WebSocket
 
 from nomadpy.api.bexpr import Filter, compile_filter, field_tree
 from nomadpy.api.context import ApiContext
@@ -50,12 +51,24 @@ EMPTY = Reply(value=NoBody)
 class Call:
     """A request to one operation, with what the path named in ``params``."""
 
-    def __init__(self, context: ApiContext, request: Request, params: dict[str, str]) -> None:
+    def __init__(self, context: ApiContext, connection: HTTPConnection, params: dict[str, str]) -> None:
         self.context = context
-        self.request = request
+        self.connection = connection
         self.params = params
-        self.query: QueryParams = request.query_params
+        self.query: QueryParams = connection.query_params
         self.caller: Caller = ANYONE
+
+    @property
+    def request(self) -> Request:
+        """The plain request; only websocket operations have none."""
+        assert isinstance(self.connection, Request)
+        return self.connection
+
+    @property
+    def socket(self) -> WebSocket:
+        """The websocket, which the operation has to accept; only websocket operations have one."""
+        assert isinstance(self.connection, WebSocket)
+        return self.connection
 
     # --- roles -----------------------------------------------------------------------------------------------------
 
@@ -167,18 +180,17 @@ class Call:
             raise WithIndex(value, index)
         return Reply(value=value, index=index)
 
-    def page(
-        self, rows: Iterable[T], kind: type[msgspec.Struct], token_of: Callable[[T], str], stub: Callable[[T], Any]
-    ) -> Reply:
+    def page(self, rows: Iterable[T], kind: type[msgspec.Struct], order: Order[T], stub: Callable[[T], Any]) -> Reply:
         """One page of rows that are already in order, filtered before they are counted. The next token names the first
         row of the next page."""
-        return self.page_rows(self.filtered(rows, kind), token_of, stub)
+        return self.page_rows(self.filtered(rows, kind), order, stub)
 
-    def page_rows(self, rows: Iterable[T], token_of: Callable[[T], str], stub: Callable[[T], Any]) -> Reply:
+    def page_rows(self, rows: Iterable[T], order: Order[T], stub: Callable[[T], Any]) -> Reply:
         """One page of rows that are already in order and filtered."""
         error = "Expect a number for `per_page` query string parameter"
         per_page = self.number("per_page", error, limit=_INT32) or 0
-        rows = _from_token(rows, self.text("next_token"), token_of, reverse=self.reverse)
+        token_of = order.token
+        rows = _from_token(rows, self.text("next_token"), order, reverse=self.reverse)
         if not per_page:
             return Reply(value=[stub(row) for row in rows])
         page: list[T] = []
@@ -218,6 +230,34 @@ class WithIndex(Exception):
 Endpoint = Callable[[Call], Awaitable[Any]]
 
 
+class Order(msgspec.Struct, Generic[T], frozen=True):
+    """How a list is ordered: the token that names a row, and what a token is compared by. Lists with ``descending``
+    begin with the largest unless they are reversed."""
+
+    token: Callable[[T], str]
+    key: Callable[[str], tuple[int, str, str]]
+    descending: bool = False
+
+
+def whole(token: str) -> tuple[int, str, str]:
+    """A token that is an id or a name."""
+    return 0, token, ""
+
+
+def namespaced(token: str) -> tuple[int, str, str]:
+    """A token ``<namespace>.<id>``; namespaces hold no dots."""
+    namespace, _, rest = token.partition(".")
+    return 0, namespace, rest
+
+
+def numbered(token: str) -> tuple[int, str, str]:
+    """A token ``<index>.<id>`` or ``<index>``."""
+    head, _, rest = token.partition(".")
+    if not _DIGITS.match(head):
+        raise Invalid(f'failed to create result paginator: invalid next_token "{token}": it begins with an index')
+    return int(head), rest, ""
+
+
 def _matching(rows: Iterable[T], compiled: Filter) -> Iterable[T]:
     for row in rows:
         try:
@@ -227,25 +267,17 @@ def _matching(rows: Iterable[T], compiled: Filter) -> Iterable[T]:
             raise Invalid(f"failed to read result page: {error.message}") from error
 
 
-def _from_token(rows: Iterable[T], token: str, token_of: Callable[[T], str], *, reverse: bool) -> Iterable[T]:
+def _from_token(rows: Iterable[T], token: str, order: Order[T], *, reverse: bool) -> Iterable[T]:
     """Rows from the one that the token names; one that is gone is skipped by comparison."""
     if not token:
         return rows
-    wanted = _order(token)
+    wanted, falling = order.key(token), reverse != order.descending
 
     def reached(row: T) -> bool:
-        key = _order(token_of(row))
-        return key <= wanted if reverse else key >= wanted
+        key = order.key(order.token(row))
+        return key <= wanted if falling else key >= wanted
 
     return (row for row in rows if reached(row))
-
-
-def _order(token: str) -> tuple[int, str]:
-    """Tokens are ``<index>.<id>``, ``<namespace>.<id>`` or ``<id>``; indexes order as numbers."""
-    head, dot, rest = token.partition(".")
-    if dot and head.isdigit():
-        return int(head), rest
-    return 0, token
 
 
 def in_order(rows: Sequence[T], *, reverse: bool) -> Sequence[T]:

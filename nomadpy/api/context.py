@@ -21,6 +21,10 @@ class MonitorSource(Protocol):
         """Log lines of at least the level, as they are written. Raises Invalid for an unknown level."""
 
 
+def _nothing() -> None:
+    return None
+
+
 class ApiContext(msgspec.Struct, kw_only=True):
     """The parts of this agent. ``config`` is its configuration in the shape of ``/v1/agent/self``."""
 
@@ -35,3 +39,4 @@ class ApiContext(msgspec.Struct, kw_only=True):
     stats: Callable[[], dict[str, dict[str, str]]] = dict
     response_headers: dict[str, str] = {}
     prometheus_enabled: bool = False
+    reload: Callable[[], None] = _nothing

@@ -14,10 +14,11 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from nomadpy.api.call import Call, Endpoint, NoBody, Reply, WithIndex
 from nomadpy.api.context import ApiContext
-from nomadpy.model.errors import NomadError
+from nomadpy.model.errors import Invalid, NomadError
 from nomadpy.model.wire import encode
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     blocking: bool = False
     paged: bool = False
     stream: bool = False
+    websocket: bool = False
 
 
 class Router:
@@ -54,6 +56,7 @@ class Router:
     def __init__(self, context: ApiContext, operations: tuple[Operation, ...]) -> None:
         self._context = context
         self._by_path: list[tuple[re.Pattern[str], dict[str, Operation]]] = []
+        self._websockets = [(_pattern(one.path), one) for one in operations if one.websocket]
         known: dict[str, dict[str, Operation]] = {}
         for operation in operations:
             methods = known.get(operation.path)
@@ -65,7 +68,7 @@ class Router:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one HTTP request; a websocket is handed to its operation as it is."""
         if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008, "reason": "no such websocket"})
+            await self._converse(WebSocket(scope, receive, send))
             return
         request = Request(scope, receive, send)
         response = await self._answer(request)
@@ -88,9 +91,27 @@ class Router:
             operation = methods.get("GET" if request.method == "HEAD" else request.method)
             if operation is None:
                 return _text("Invalid method", 405)
+            if operation.websocket:
+                return _error(Invalid("this is a websocket: the request has to ask for an upgrade"))
             call = Call(self._context, request, match.groupdict())
             return await _carry_out(operation, call)
         return Response(status_code=404)
+
+    async def _converse(self, socket: WebSocket) -> None:
+        """A refusal before the upgrade is a plain HTTP answer; afterwards operations use close frames."""
+        await socket.receive()  # the announcement, which says nothing
+        matches = ((pattern.match(socket.scope["path"]), operation) for pattern, operation in self._websockets)
+        found = next(((match, operation) for match, operation in matches if match is not None), None)
+        if found is None:
+            await socket.send_denial_response(Response(status_code=404))
+            return
+        match, operation = found
+        call = Call(self._context, socket, match.groupdict())
+        try:
+            call.check_common()
+            await operation.endpoint(call)
+        except NomadError as error:
+            await socket.send_denial_response(_error(error))
 
 
 async def _carry_out(operation: Operation, call: Call) -> Response:

@@ -8,11 +8,15 @@ from nomadpy.api.routes.allocations import OPERATIONS as ALLOCATIONS
 from nomadpy.api.routes.client import OPERATIONS as CLIENT
 from nomadpy.api.routes.enterprise import OPERATIONS as ENTERPRISE
 from nomadpy.api.routes.evaluations import OPERATIONS as EVALUATIONS
+from nomadpy.api.routes.exec import OPERATIONS as EXEC
 from nomadpy.api.routes.jobs import OPERATIONS as JOBS
 from nomadpy.api.routes.nodes import OPERATIONS as NODES
 from nomadpy.api.routes.operator import OPERATIONS as OPERATOR
+from nomadpy.api.routes.statuses import OPERATIONS as STATUSES
 
 OPERATIONS: tuple[Operation, ...] = (
+    *EXEC,
+    *STATUSES,
     *JOBS,
     *EVALUATIONS,
     *ALLOCATIONS,

@@ -8,9 +8,9 @@ from typing import Any
 import trio
 from starlette.responses import Response, StreamingResponse
 
-from nomadpy.api.call import Call
+from nomadpy.api.call import EMPTY, Call
 from nomadpy.api.metrics import json_metrics, prometheus_text
-from nomadpy.api.router import READ, Operation, Param
+from nomadpy.api.router import READ, WRITE, Operation, Param
 from nomadpy.api.routes.client import frame
 from nomadpy.model.errors import Invalid, NomadError
 from nomadpy.model.wire import encode
@@ -45,6 +45,46 @@ async def servers(call: Call) -> Any:
     if call.context.client is None:
         raise NomadError("client not enabled on this agent", status=501)
     return [call.context.server.config.rpc_addr] if call.context.server is not None else []
+
+
+async def set_servers(call: Call) -> Any:
+    """Would tell the client other servers; this version's client talks to the server in its own agent."""
+    call.caller.require("", "agent:write")
+    _ = call.client
+    if not call.query.getlist("address"):
+        raise Invalid("missing server address")
+    raise NomadError("this version's clients talk to the server in the same agent and to no other", status=501)
+
+
+async def join(call: Call) -> Any:
+    """Joins other servers; in this version a region has one, so only the agent itself can be found."""
+    addresses, server = call.query.getlist("address"), call.server
+    if not addresses:
+        raise Invalid("missing address to join")
+    host, _, _ = server.config.serf_addr.rpartition(":")
+    others = [one for one in addresses if one not in (host, server.config.serf_addr)]
+    errors = [f"{one} was not joined: this version runs one server in a region" for one in others]
+    return {"num_joined": len(addresses) - len(others), "error": "; ".join(errors), "warning": ""}
+
+
+async def force_leave(call: Call) -> Any:
+    """Removes a failed server from the gossip pool, where this version has nobody but the agent itself."""
+    call.caller.require("", "agent:write")
+    _ = call.server
+    if not call.text("node"):
+        raise Invalid("missing node to force leave")
+    try:
+        call.flag("prune")
+    except Invalid as error:
+        raise Invalid("invalid prune value") from error
+    return EMPTY
+
+
+async def reload(call: Call) -> Any:
+    """Reads the configuration again, as SIGHUP does."""
+    call.caller.require("", "agent:write")
+    call.context.reload()
+    return EMPTY
 
 
 async def health(call: Call) -> Any:
@@ -91,6 +131,19 @@ async def schedulers(call: Call) -> Any:
         "workload_status": "Scheduling" if server.broker.statistics().unacked else "WaitingToDequeue",
     }
     return {"server_id": f"{server.config.name}.{server.config.region}", "schedulers": [worker]}
+
+
+async def scheduler_workers(call: Call) -> Any:
+    """How many workers schedule what."""
+    call.caller.require("", "agent:read")
+    if call.context.server is None:
+        raise Invalid("Server only endpoint")
+    config = call.server.config
+    return {
+        "server_id": f"{config.name}.{config.region}",
+        "num_schedulers": 1,
+        "enabled_schedulers": list(config.enabled_schedulers),
+    }
 
 
 async def monitor(call: Call) -> StreamingResponse:
@@ -158,8 +211,14 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(methods=READ, path="/v1/agent/self", endpoint=self_),
     Operation(methods=READ, path="/v1/agent/members", endpoint=members),
     Operation(methods=READ, path="/v1/agent/servers", endpoint=servers),
+    Operation(methods=WRITE, path="/v1/agent/servers", endpoint=set_servers, query=(Param("address"),)),
+    Operation(methods=WRITE, path="/v1/agent/join", endpoint=join, query=(Param("address"),)),
+    Operation(methods=WRITE, path="/v1/agent/force-leave", endpoint=force_leave,
+              query=(Param("node"), Param("prune", "boolean"))),
+    Operation(methods=WRITE, path="/v1/agent/reload", endpoint=reload),
     Operation(methods=READ, path="/v1/agent/health", endpoint=health, query=(Param("type"),)),
     Operation(methods=READ, path="/v1/agent/schedulers", endpoint=schedulers),
+    Operation(methods=READ, path="/v1/agent/schedulers/config", endpoint=scheduler_workers),
     Operation(methods=READ, path="/v1/agent/monitor", endpoint=monitor, stream=True,
               query=(Param("log_level"), Param("log_json", "boolean"), Param("plain", "boolean"))),
     Operation(methods=READ, path="/v1/metrics", endpoint=metrics, query=(Param("format"),)),

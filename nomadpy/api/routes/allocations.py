@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nomadpy.api.call import Call, Reply, in_order
+from nomadpy.api.call import Call, Order, Reply, in_order, numbered, whole
 from nomadpy.api.router import READ, WRITE, Operation, Param
 from nomadpy.model.alloc import Allocation, AllocListStub
 from nomadpy.model.errors import NotFound
@@ -40,7 +40,8 @@ async def list_allocations(call: Call) -> Reply:
             uuid = store.allocs.ids.uuid(row)
             return uuid if prefix else f"{store.allocs.create_index[row]}.{uuid}"
 
-        return call.page_rows(rows, token, stub), store.max_index("allocs")
+        order = Order(token, whole if prefix else numbered)
+        return call.page_rows(rows, order, stub), store.max_index("allocs")
 
     return await call.blocking(read, "allocs")
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from nomadpy.api.call import Call, Reply, in_order
+from nomadpy.api.call import Call, Order, Reply, in_order, numbered, whole
 from nomadpy.api.router import READ, Operation, Param
 from nomadpy.model.alloc import AllocListStub
 from nomadpy.model.errors import Invalid, NotFound
 from nomadpy.model.evaluation import Deployment, Evaluation, EvaluationStub
 from nomadpy.model.ids import check_prefix, check_uuid
+
+
+def _order(*, by_id: bool) -> Order[Any]:
+    if by_id:
+        return Order(lambda row: row.id, whole)
+    return Order(lambda row: f"{row.create_index}.{row.id}", numbered)
 
 
 def _evals(call: Call) -> list[Evaluation]:
@@ -38,8 +44,8 @@ async def list_evaluations(call: Call) -> Reply:
 
     def read() -> tuple[Any, int]:
         rows = in_order(_evals(call), reverse=call.reverse)
-        token = (lambda e: e.id) if by_id else (lambda e: f"{e.create_index}.{e.id}")
-        return call.page(rows, Evaluation, token, lambda e: e), store.max_index("evals")
+        page = call.page(rows, Evaluation, _order(by_id=by_id), lambda e: e)
+        return page, store.max_index("evals")
 
     return await call.blocking(read, "evals")
 
@@ -108,8 +114,7 @@ async def list_deployments(call: Call) -> Reply:
             and call.caller.allows(d.namespace, "read-job")
         ]  # fmt: skip
         found.sort(key=(lambda d: d.id) if prefix else (lambda d: (d.create_index, d.id)))
-        token = (lambda d: d.id) if prefix else (lambda d: f"{d.create_index}.{d.id}")
-        page = call.page(in_order(found, reverse=call.reverse), Deployment, token, lambda d: d)
+        page = call.page(in_order(found, reverse=call.reverse), Deployment, _order(by_id=bool(prefix)), lambda d: d)
         return page, store.max_index("deployments")
 
     return await call.blocking(read, "deployments")

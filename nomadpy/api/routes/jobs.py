@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from nomadpy.api.call import Call, Reply, in_order
+from nomadpy.api.call import Call, Order, Reply, in_order, namespaced
 from nomadpy.api.jobview import job_scale_status, job_stub
 from nomadpy.api.router import READ, WRITE, Operation, Param
 from nomadpy.model.alloc import AllocListStub
@@ -31,6 +31,9 @@ class ValidateRequest(Noun):
     job: dict[str, Any] | None = None
 
 
+BY_JOB: Order[Job] = Order(lambda job: f"{job.namespace}.{job.id}", namespaced)
+
+
 # --- lists ------------------------------------------------------------------------------------------------------------
 
 
@@ -49,7 +52,7 @@ async def list_jobs(call: Call) -> Reply:
         page = call.page(
             in_order(jobs, reverse=call.reverse),
             Job,
-            lambda job: f"{job.namespace}.{job.id}",
+            BY_JOB,
             lambda job: job_stub(store, job, meta=meta),
         )
         return page, store.max_index("jobs", "job_summary")

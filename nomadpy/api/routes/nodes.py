@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from nomadpy.api.call import EMPTY, Call, Reply, in_order
+from nomadpy.api.call import EMPTY, Call, Order, Reply, in_order, whole
 from nomadpy.api.jobview import job_stub
 from nomadpy.api.router import READ, WRITE, Operation, Param
+from nomadpy.api.routes.jobs import BY_JOB
 from nomadpy.model.alloc import Allocation
 from nomadpy.model.errors import Invalid, NotFound
 from nomadpy.model.ids import check_prefix, check_uuid
@@ -16,6 +17,8 @@ from nomadpy.model.wire import to_wire
 from nomadpy.server import messages as m
 
 _BAD_FLAG = "Failed to parse node list fields: "
+_BY_ID: Order[Node] = Order(lambda node: node.id, whole)
+_BY_NAME: Order[NodePool] = Order(lambda pool: pool.name, whole)
 
 
 def node_view(node: Node) -> dict[str, Any]:
@@ -72,7 +75,7 @@ async def _nodes(call: Call, prefix: str, *, pool: str) -> Reply:
         page = call.page(
             in_order(nodes, reverse=call.reverse),
             Node,
-            lambda n: n.id,
+            _BY_ID,
             lambda n: node_stub(n, resources=resources, os=os),
         )
         return page, store.max_index("nodes")
@@ -135,7 +138,7 @@ async def list_pools(call: Call) -> Reply:
 
     def read() -> tuple[Any, int]:
         pools = [pool for name, pool in sorted(store.node_pools.items()) if name.startswith(prefix)]
-        page = call.page(in_order(pools, reverse=call.reverse), NodePool, lambda p: p.name, lambda p: p)
+        page = call.page(in_order(pools, reverse=call.reverse), NodePool, _BY_NAME, lambda p: p)
         return page, store.max_index("node_pools")
 
     return await call.blocking(read, "node_pools")
@@ -196,7 +199,7 @@ async def pool_jobs(call: Call) -> Reply:
             job for key, job in sorted(store.jobs.current.items())
             if job.node_pool == pool.name and namespace in ("*", key[0])
         ]  # fmt: skip
-        page = call.page(jobs, Job, lambda j: f"{j.namespace}.{j.id}", lambda j: job_stub(store, j, meta=meta))
+        page = call.page(in_order(jobs, reverse=call.reverse), Job, BY_JOB, lambda j: job_stub(store, j, meta=meta))
         return page, store.max_index("jobs", "job_summary")
 
     return await call.blocking(read, "jobs", "job_summary")
