@@ -200,7 +200,8 @@ class Api:
 
     def host_header(self) -> str:
         """What a request names as its host."""
-        return "localhost" if self._unix else f"{self._host}:{self._port}"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return "localhost" if self._unix else f"{host}:{self._port}"
 
     def target(self, path: str, query: Mapping[str, Any]) -> str:
         """The request target, with the region and namespace that apply to every request."""

@@ -18,6 +18,8 @@ MODULES = (
     "verbs.top",
     "views.base",
     "views.explain",
+    "views.plan",
+    "views.progress",
 )
 
 

@@ -13,6 +13,13 @@ from nomadpy.cli.views import explain
 from nomadpy.cli.views.base import ago, heading, moment_ns
 
 _MARKS = {"Added": ("+", "green"), "Deleted": ("-", "red"), "Edited": ("+/-", "yellow"), "None": ("", "")}
+_DURATIONS = frozenset(
+    (
+        *("Delay", "Grace", "HealthyDeadline", "Interval", "KillTimeout", "LostAfter", "MaxClientDisconnect"),
+        *("MaxDelay", "MinHealthyTime", "ProgressDeadline", "ShutdownDelay", "Splay", "Stagger", "StopOnClientAfter"),
+        *("StopAfterClientDisconnect", "TTL", "Timeout"),
+    )
+)
 _UPDATE_STYLES = {
     "create": "green",
     "canary": "yellow",
@@ -58,7 +65,8 @@ def _group(group: dict[str, Any], verbose: bool) -> Iterator[Text]:
 
 
 def _content(node: dict[str, Any], depth: int) -> Iterator[Text]:
-    fields = node.get("Fields") or []
+    # What is empty on both sides is only there to complete the structure.
+    fields = [field for field in node.get("Fields") or [] if field.get("Old") or field.get("New")]
     objects = node.get("Objects") or []
     name_width = max((len(field["Name"]) for field in fields), default=0)
     for field in fields:
@@ -70,10 +78,24 @@ def _content(node: dict[str, Any], depth: int) -> Iterator[Text]:
 
 
 def _field(field: dict[str, Any], name_width: int, depth: int) -> Text:
-    kind, old, new = field.get("Type"), field.get("Old", ""), field.get("New", "")
+    kind, old, new = field.get("Type"), _readable(field, "Old"), _readable(field, "New")
     name = f"{field['Name']}: ".ljust(name_width + 2)
     value = {"Added": f'"{new}"', "Deleted": f'"{old}"', "Edited": f'"{old}" => "{new}"'}.get(str(kind), f'"{new}"')
     return Text.assemble(_marked(field, name + value, depth), _annotations(field))
+
+
+def _readable(field: dict[str, Any], side: str) -> str:
+    """A value of a field; lengths of time, which the API gives in nanoseconds, as they are written in a job file.
+
+    >>> _readable({"Name": "Delay", "Old": "90000000000"}, "Old"), _readable({"Name": "Count", "Old": "3"}, "Old")
+    ('1m30s', '3')
+    """
+    value = str(field.get(side) or "")
+    if field.get("Name") not in _DURATIONS or not value.isdigit() or value == "0":
+        return value
+    from nomadpy.model.time import format_duration
+
+    return format_duration(int(value))
 
 
 def _annotations(node: dict[str, Any]) -> Text:

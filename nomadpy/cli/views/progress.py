@@ -64,7 +64,20 @@ def _deployment_line(deployment: dict[str, Any], wheel: str) -> Text:
     marks = {"successful": ("✓ ", "green"), "failed": ("✗ ", "red"), "cancelled": ("✗ ", "red")}
     mark, style = marks.get(status, (f"{wheel} ", "cyan"))
     described = deployment.get("StatusDescription") or status
-    return Text.assemble((mark, style), f"Deployment {short(deployment.get('ID', ''))} ", state(status, described))
+    ident = short(deployment.get("ID", ""))
+    line = Text.assemble((mark, style), f"Deployment {ident} ", state(status, described))
+    return line.append(f"\n  {promotion_hint(deployment)}") if promotion_hint(deployment) else line
+
+
+def promotion_hint(deployment: dict[str, Any]) -> str:
+    """How to promote a deployment that waits for it, or nothing.
+
+    >>> promotion_hint({"ID": "d4d4d4d4-1", "StatusDescription": "Deployment is running but requires manual promotion"})
+    'Promote it with: nomadpy deployment promote d4d4d4d4'
+    """
+    if "manual promotion" not in str(deployment.get("StatusDescription")):
+        return ""
+    return f"Promote it with: nomadpy deployment promote {short(deployment['ID'])}"
 
 
 def _group_rows(sight: Sight) -> list[list[str | Text]]:
@@ -167,6 +180,7 @@ def _deployment_news(before: dict[str, Any] | None, after: dict[str, Any] | None
         lines.append(f'Evaluation within deployment "{short(after["ID"])}"')
     if (before or {}).get("StatusDescription") != after.get("StatusDescription"):
         lines.append(f'Deployment "{short(after["ID"])}": {after.get("StatusDescription") or after.get("Status")}')
+        lines += [promotion_hint(after)] * bool(promotion_hint(after))
     return lines
 
 
