@@ -1,11 +1,12 @@
 """The allocations, as columns.
 
-A row costs about 70 bytes in the columns; what only some allocations have (task states, ports, chains, descriptions)
-lies in side maps keyed by row. An ``Allocation`` record is made when somebody reads one. Rows are appended and never
-renumbered, because ids follow from them (``ids.py``).
+A row costs 66 bytes in the columns and some in the indexes; what only some allocations have (task states, ports,
+chains, descriptions) lies in a side map keyed by row. An ``Allocation`` record is made when somebody reads one. Rows
+are appended and never renumbered, because ids follow from them (``ids.py``); a row that was collected keeps its bytes.
 
 What an allocation was given follows from its job version and group, so it is kept once per (version, group) in a
-``Shape`` and shared by all rows; ports, cores and devices are the exception and lie in the side maps.
+``Shape`` and shared by all rows; ports, cores and devices are the exception and lie in the side map. How many rows of a
+shape are live is counted as they change, so a job's status needs no look at its allocations.
 """
 
 from __future__ import annotations
@@ -34,12 +35,14 @@ from nomadpy.model.job import Job, TaskGroup
 from nomadpy.model.resources import AllocatedDevice, AllocatedPort
 from nomadpy.state.ids import RowIds
 from nomadpy.state.shape import Shape, given_resources
+from nomadpy.state.shared import Interned, Shared
 
 DESIRED = (a.RUN, a.STOP, a.EVICT)
 CLIENT = (a.PENDING, a.RUNNING, a.COMPLETE, a.FAILED, a.LOST, a.UNKNOWN)
 DESIRED_CODE = {word: code for code, word in enumerate(DESIRED)}
 CLIENT_CODE = {word: code for code, word in enumerate(CLIENT)}
 _CLIENT_OVER = np.array([word in a.CLIENT_TERMINAL for word in CLIENT], dtype=np.bool_)
+_HEX_DIGITS = frozenset("0123456789abcdef")
 _GONE = 255  # desired code of a row that garbage collection removed
 
 _COLUMNS: tuple[tuple[str, Any], ...] = (
@@ -48,6 +51,7 @@ _COLUMNS: tuple[tuple[str, Any], ...] = (
     ("name_index", np.uint32),
     ("eval", np.uint32),
     ("deployment", np.uint32),
+    ("metric", np.uint32),
     ("desired", np.uint8),
     ("client", np.uint8),
     ("create_index", np.uint64),
@@ -84,26 +88,6 @@ _NO_EXTRA = Extra()
 _NO_TRANSITION = DesiredTransition()
 
 
-class Interned:
-    """Strings as small numbers; 0 is the empty string."""
-
-    def __init__(self) -> None:
-        self.words: list[str] = [""]
-        self._codes: dict[str, int] = {"": 0}
-
-    def code(self, word: str) -> int:
-        """The number of a word, new or known."""
-        code = self._codes.get(word)
-        if code is None:
-            code = self._codes[word] = len(self.words)
-            self.words.append(word)
-        return code
-
-    def find(self, word: str) -> int:
-        """The number of a known word, -1 otherwise."""
-        return self._codes.get(word, -1)
-
-
 class AllocTable:
     """Every allocation, by row. Only ``apply`` writes."""
 
@@ -112,15 +96,19 @@ class AllocTable:
         self.size = 0
         self.live = 0
         self.dirty_nodes: set[int] = set()  # nodes whose orders the entry being applied changed
-        self.shapes: list[Shape] = []
+        self.shapes: dict[int, Shape] = {}
+        self._next_shape = 0
         self._shape_codes: dict[tuple[str, str, int, str], int] = {}
+        self._shape_rows: dict[int, int] = {}  # shape → stored rows
+        self._shape_live: dict[int, int] = {}  # shape → rows that neither side is done with
+        self._job_shapes: dict[tuple[str, str], dict[int, None]] = {}
         self._extra: dict[int, Extra] = {}
-        self._metrics: dict[int, AllocMetric] = {}
+        self._metrics: Shared[AllocMetric | None] = Shared(None)
         self._evals = Interned()
         self._deployments = Interned()
         self._by_job: dict[tuple[str, str], array[int]] = {}
         self._by_node: dict[int, array[int]] = {}
-        self._by_eval: dict[int, array[int]] = {}
+        self._by_eval: dict[int, array[int]] = {}  # may name rows that moved on; readers check
         self._capacity = 0
         self._grow(1024)
 
@@ -129,6 +117,7 @@ class AllocTable:
     name_index: npt.NDArray[np.uint32]
     eval: npt.NDArray[np.uint32]
     deployment: npt.NDArray[np.uint32]
+    metric: npt.NDArray[np.uint32]
     desired: npt.NDArray[np.uint8]
     client: npt.NDArray[np.uint8]
     create_index: npt.NDArray[np.uint64]
@@ -148,13 +137,17 @@ class AllocTable:
     # --- writing ---------------------------------------------------------------------------------------------------
 
     def shape_code(self, job: Job, group: TaskGroup) -> int:
-        """The number of the (job version, group) that allocations are made from. Versions are told apart by their
-        JobModifyIndex, which stays unique when a job is purged and registered again."""
+        """The number of the (job version, group) that allocations are made from; rows must follow at once, for it goes
+        with its last row. Versions are told apart by their JobModifyIndex, which stays unique when a job is purged and
+        registered again."""
         key = (*job.key, job.job_modify_index, group.name)
         code = self._shape_codes.get(key)
         if code is None:
-            code = self._shape_codes[key] = len(self.shapes)
-            self.shapes.append(Shape(job, group))
+            code = self._shape_codes[key] = self._next_shape
+            self._next_shape += 1
+            self.shapes[code] = Shape(job, group)
+            self._shape_rows[code] = self._shape_live[code] = 0
+            self._job_shapes.setdefault(job.key, {})[code] = None
         return code
 
     def append(
@@ -174,6 +167,8 @@ class AllocTable:
         rows = slice(first, first + count)
         self.size += count
         self.live += count
+        self._shape_rows[shape] += count
+        self._shape_live[shape] += count
         self.shape[rows] = shape
         self.node[rows] = nodes
         self.name_index[rows] = name_indexes
@@ -192,14 +187,16 @@ class AllocTable:
     def set_origin(
         self, first: int, count: int, *, eval_id: str, deployment_id: str, metrics: AllocMetric | None
     ) -> None:
-        """Records the evaluation, deployment and shared placement metrics of consecutive rows."""
+        """Records the evaluation, deployment and shared placement metrics of consecutive new rows."""
         rows = slice(first, first + count)
         self.eval[rows] = code = self._evals.code(eval_id)
-        self.deployment[rows] = self._deployments.code(deployment_id)
+        self._evals.hold(code, count)
         self._by_eval.setdefault(code, array("I")).extend(range(first, first + count))
+        self.deployment[rows] = code = self._deployments.code(deployment_id)
+        self._deployments.hold(code, count)
         if metrics is not None:
-            for row in range(first, first + count):
-                self._metrics[row] = metrics
+            self.metric[rows] = code = self._metrics.add(metrics)
+            self._metrics.hold(code, count)
 
     def edit(self, row: int) -> Extra:
         """The side record of a row, made when it has none."""
@@ -216,34 +213,81 @@ class AllocTable:
             self.alloc_modify_index[row] = index
             self.dirty_nodes.add(int(self.node[row]))
 
+    def set_desired(self, row: int, status: str) -> None:
+        """What the servers want of the row."""
+        was_live = self.is_live(row)
+        self.desired[row] = DESIRED_CODE[status]
+        self._count_live(row, was_live)
+
+    def set_client(self, row: int, status: str) -> None:
+        """What its node says of the row."""
+        was_live = self.is_live(row)
+        self.client[row] = CLIENT_CODE[status]
+        self._count_live(row, was_live)
+
+    def _count_live(self, row: int, was_live: bool) -> None:
+        self._shape_live[int(self.shape[row])] += int(self.is_live(row)) - int(was_live)
+
+    def set_shape(self, row: int, shape: int) -> None:
+        """The version of its job that the row runs."""
+        old, live = int(self.shape[row]), int(self.is_live(row))
+        self.shape[row] = shape
+        self._shape_rows[shape] += 1
+        self._shape_live[shape] += live
+        self._shape_live[old] -= live
+        self._leave_shape(old)
+
+    def _leave_shape(self, code: int) -> None:
+        self._shape_rows[code] -= 1
+        if self._shape_rows[code]:
+            return
+        shape = self.shapes.pop(code)
+        key = shape.job.key
+        del self._shape_rows[code], self._shape_live[code]
+        del self._shape_codes[*key, shape.job.job_modify_index, shape.group.name]
+        del self._job_shapes[key][code]
+        if not self._job_shapes[key]:
+            del self._job_shapes[key]
+
     def set_eval(self, row: int, eval_id: str) -> None:
         """The evaluation that last decided about the row."""
-        code = self._evals.code(eval_id)
-        if int(self.eval[row]) != code:
-            self.eval[row] = code
-            self._by_eval.setdefault(code, array("I")).append(row)
+        old, code = int(self.eval[row]), self._evals.code(eval_id)
+        if old == code:
+            return
+        self.eval[row] = code
+        self._evals.hold(code)
+        self._by_eval.setdefault(code, array("I")).append(row)
+        self._leave_eval(old)
+
+    def _leave_eval(self, code: int) -> None:
+        if self._evals.drop(code):
+            del self._by_eval[code]
 
     def set_deployment(self, row: int, deployment_id: str) -> None:
         """The deployment that the row belongs to."""
-        self.deployment[row] = self._deployments.code(deployment_id)
+        old, code = int(self.deployment[row]), self._deployments.code(deployment_id)
+        self._deployments.hold(code)
+        self.deployment[row] = code
+        self._deployments.drop(old)
 
     def remove(self, rows: Iterable[int]) -> None:
-        """Forgets rows for good; their ids become unknown."""
+        """Forgets rows for good; their ids become unknown. They must be over, or their use of nodes stays counted."""
         gone = set(rows)
         jobs = {self.shapes[int(self.shape[row])].job.key for row in gone}
         nodes = {int(self.node[row]) for row in gone}
         self.dirty_nodes.update(nodes)
-        evals = {int(self.eval[row]) for row in gone}
         for key in sorted(jobs):
             _drop(self._by_job, key, gone)
         for number in sorted(nodes):
             _drop(self._by_node, number, gone)
-        for code in sorted(evals):
-            _drop(self._by_eval, code, gone)
-        for row in gone:
+        for row in sorted(gone):
+            self._shape_live[int(self.shape[row])] -= int(self.is_live(row))
+            self._leave_shape(int(self.shape[row]))
+            self._leave_eval(int(self.eval[row]))
+            self._deployments.drop(int(self.deployment[row]))
+            self._metrics.drop(int(self.metric[row]))
             self.desired[row] = _GONE
             self._extra.pop(row, None)
-            self._metrics.pop(row, None)
         self.live -= len(gone)
 
     # --- reading ---------------------------------------------------------------------------------------------------
@@ -267,6 +311,19 @@ class AllocTable:
         """Whether its client declared it over."""
         return bool(_CLIENT_OVER[self.client[row]])
 
+    def is_live(self, row: int) -> bool:
+        """Whether neither side is done with it."""
+        return bool(self.desired[row] == 0 and not _CLIENT_OVER[self.client[row]])
+
+    def n_live(self, key: tuple[str, str]) -> int:
+        """How many allocations of a job neither side is done with."""
+        return sum(self._shape_live[code] for code in self._job_shapes.get(key, ()))
+
+    def live_versions(self, key: tuple[str, str]) -> set[int]:
+        """The JobModifyIndex of every version that live allocations of the job run."""
+        codes = self._job_shapes.get(key, ())
+        return {self.shapes[code].job.job_modify_index for code in codes if self._shape_live[code]}
+
     def over(self, rows: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
         """Which of the rows their clients declared over."""
         return _CLIENT_OVER[self.client[rows]]
@@ -279,9 +336,15 @@ class AllocTable:
         """Rows of a node, oldest first."""
         return self._by_node.get(number, ())
 
-    def rows_by_eval(self, eval_id: str) -> Iterable[int]:
-        """Rows that an evaluation last decided about."""
-        return self._by_eval.get(self._evals.find(eval_id), ())
+    def rows_by_eval(self, eval_id: str) -> list[int]:
+        """Rows that an evaluation last decided about, oldest first."""
+        code = self._evals.find(eval_id)
+        held = self._by_eval.get(code)
+        if held is None:
+            return []
+        rows = np.array(held, dtype=np.uint32)
+        rows = rows[(self.eval[rows] == code) & (self.desired[rows] != _GONE)]
+        return [int(row) for row in np.unique(rows)]
 
     def rows_by_deployment(self, deployment_id: str) -> list[int]:
         """Rows of a deployment."""
@@ -298,6 +361,8 @@ class AllocTable:
     def rows_by_prefix(self, prefix: str) -> list[int]:
         """Rows whose id begins with the hex digits (hyphens are ignored), in id order."""
         digits = prefix.replace("-", "").lower()
+        if not set(digits) <= _HEX_DIGITS:
+            return []
         if digits.strip("0123456789abcdef"):
             return []
         halves = self.ids.first_halves(np.arange(self.size, dtype=np.uint64))
@@ -326,7 +391,7 @@ class AllocTable:
         job = shape.job
         return AllocListStub(
             id=self.ids.uuid(row),
-            eval_id=self._evals.words[self.eval[row]],
+            eval_id=self._evals[int(self.eval[row])],
             name=self.name(row),
             namespace=job.namespace,
             node_id=node_id,
@@ -360,7 +425,7 @@ class AllocTable:
         return Allocation(
             id=self.ids.uuid(row),
             namespace=job.namespace,
-            eval_id=self._evals.words[self.eval[row]],
+            eval_id=self._evals[int(self.eval[row])],
             name=self.name(row),
             node_id=node_id,
             node_name=node_name,
@@ -371,7 +436,7 @@ class AllocTable:
             shared_resources=shape.shared_resources,
             task_resources=shape.task_resources,
             allocated_resources=given_resources(shape, extra.ports, extra.reserved_cores, extra.devices),
-            metrics=extra.metrics or self._metrics.get(row),
+            metrics=extra.metrics or self._metrics[int(self.metric[row])],
             desired_status=DESIRED[self.desired[row]],
             desired_description=extra.desired_description,
             desired_transition=extra.transition or _NO_TRANSITION,
@@ -381,7 +446,7 @@ class AllocTable:
             alloc_states=extra.alloc_states,
             previous_allocation=self._uuid_or_empty(extra.previous),
             next_allocation=self._uuid_or_empty(extra.next),
-            deployment_id=self._deployments.words[self.deployment[row]],
+            deployment_id=self._deployments[int(self.deployment[row])],
             deployment_status=extra.deployment_status,
             reschedule_tracker=extra.tracker,
             network_status=extra.network_status,

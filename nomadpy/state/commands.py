@@ -292,7 +292,8 @@ class RecordPeriodicLaunch(Command):
 
 
 class Collect(Command):
-    """Garbage collection: removes finished evaluations with their allocations, dead jobs and deployments."""
+    """Garbage collection: removes finished evaluations with their allocations, dead jobs and deployments. What is no
+    longer finished when the entry is applied stays."""
 
     eval_ids: tuple[str, ...] = ()
     alloc_ids: tuple[str, ...] = ()

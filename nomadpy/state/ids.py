@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from nomadpy.model.ids import is_uuid
+
 _ROUNDS = 4
 _MASK32 = 0xFFFF_FFFF
 _MASK64 = 0xFFFF_FFFF_FFFF_FFFF
@@ -56,14 +58,11 @@ class RowIds:
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def row(self, uuid: str) -> int | None:
-        """The row of an id, or None when no row has it."""
+        """The row of an id, or None when no row has it. Only the exact text counts: lower case, hyphens in place."""
+        if not is_uuid(uuid):
+            return None
         text = uuid.replace("-", "")
-        if len(text) != 32:
-            return None
-        try:
-            first, second = int(text[:16], 16), int(text[16:], 16)
-        except ValueError:
-            return None
+        first, second = int(text[:16], 16), int(text[16:], 16)
         if self._second_half(first) != second:
             return None
         left, right = first >> 32, first & _MASK32

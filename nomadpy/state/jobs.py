@@ -21,6 +21,7 @@ class JobTable:
         self.scaling_events: dict[Key, dict[str, tuple[ScalingEvent, ...]]] = {}
         self.periodic_launches: dict[Key, int] = {}
         self.children: dict[Key, dict[str, None]] = {}
+        self.everywhere: dict[Key, None] = {}  # jobs that run on every node that can run them
 
     def put_version(self, job: Job) -> None:
         """Stores a new version as the current one and trims the old ones. Tagged versions are kept for ever; the newest
@@ -28,14 +29,16 @@ class JobTable:
         key = job.key
         kept = [job, *self.versions.get(key, ())]
         untagged = [version for version in kept if version.version_tag is None]
-        if len(untagged) > self.tracked_versions:
-            newest_stable = next((version for version in untagged if version.stable), None)
-            candidates = [version for version in untagged[1:] if version is not newest_stable]
-            oldest = candidates[-1]
-            kept.remove(oldest)
-            self.submissions.get(key, {}).pop(oldest.version, None)
+        newest_stable = next((version for version in untagged if version.stable), None)
+        may_go = [version for version in untagged[1:] if version is not newest_stable]
+        surplus = len(untagged) - max(self.tracked_versions, 1)
+        for old in may_go[::-1][: max(surplus, 0)]:
+            kept.remove(old)
+            self.submissions.get(key, {}).pop(old.version, None)
         self.versions[key] = tuple(kept)
         self.current[key] = job
+        if job.type in ("system", "sysbatch") and not (job.is_periodic() or job.is_parameterized()):
+            self.everywhere[key] = None
         if job.parent_id:
             self.children.setdefault((job.namespace, job.parent_id), {})[job.id] = None
 
@@ -43,7 +46,7 @@ class JobTable:
         """Replaces the record of a version (status, stability or tag changed), current or not."""
         key = job.key
         self.versions[key] = tuple(job if old.version == job.version else old for old in self.versions.get(key, ()))
-        if self.current[key].version == job.version:
+        if key in self.current and self.current[key].version == job.version:
             self.current[key] = job
 
     def version(self, key: Key, version: int) -> Job | None:
@@ -55,9 +58,13 @@ class JobTable:
         job = self.current.pop(key, None)
         for table in (self.versions, self.submissions, self.summaries, self.scaling_events, self.periodic_launches):
             table.pop(key, None)
+        self.everywhere.pop(key, None)
         if job is not None and job.parent_id:
-            siblings = self.children.get((job.namespace, job.parent_id), {})
+            parent = (job.namespace, job.parent_id)
+            siblings = self.children.get(parent, {})
             siblings.pop(job.id, None)
+            if not siblings:
+                self.children.pop(parent, None)
 
     def add_scaling_event(self, key: Key, group: str, event: ScalingEvent) -> None:
         """Remembers a scaling event, newest first."""
@@ -79,10 +86,12 @@ class JobTable:
             modify_index=index,
         )
 
-    def count(self, key: Key, group: str, index: int, **changes: int) -> None:
-        """Adds to the counters of a group's summary line; none falls below zero."""
+    def count(self, job: Job, group: str, index: int, **changes: int) -> None:
+        """Adds to the counters of a group's summary line; none falls below zero. Allocations of a job that was purged
+        do not count for the one that was registered under its name since."""
+        key = job.key
         summary = self.summaries.get(key)
-        if summary is None:
+        if summary is None or summary.create_index != job.create_index:
             return
         line = summary.summary.get(group, TaskGroupSummary())
         line = line.replace(**{name: max(0, getattr(line, name) + by) for name, by in changes.items()})

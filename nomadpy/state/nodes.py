@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -103,6 +103,7 @@ class NodeTable:
         """Stores a node, new or changed, and returns its number. A node that comes back after a purge keeps its
         number, because allocations may still name it."""
         number = self._numbers.get(node.id, -1)
+        old = self.nodes[number] if number >= 0 else None
         if number < 0:
             number = self.size
             if number == self._capacity:
@@ -117,9 +118,12 @@ class NodeTable:
         self._cpu[number] = resources.cpu.cpu_shares - reserved.cpu.cpu_shares
         self._memory[number] = resources.memory.memory_mb - reserved.memory.memory_mb
         self._disk[number] = resources.disk.disk_mb - reserved.disk.disk_mb
-        self._ready[number] = node.is_ready()
-        self.facts_version += 1
-        if node.is_ready():
+        ready, was_ready = node.is_ready(), old is not None and old.is_ready()
+        self._ready[number] = ready
+        changed = old is None or ready != was_ready or _facts(old) != _facts(node)
+        if changed:
+            self.facts_version += 1
+        if ready and changed:
             self.grown.add(number)
         return number
 
@@ -131,15 +135,14 @@ class NodeTable:
         self._cpu[number] = self._memory[number] = self._disk[number] = 0
         self.facts_version += 1
 
-    def use(self, number: int, demand: Demand, ports: Iterable[AllocatedPort] = ()) -> None:
+    def use(self, number: int, demand: Demand, ports: Sequence[AllocatedPort] = ()) -> None:
         """Accounts for one more live allocation."""
         self._cpu_used[number] += demand.cpu
         self._memory_used[number] += demand.memory
         self._disk_used[number] += demand.disk
         self._alloc_count[number] += 1
-        for port in ports:
-            used = self._ports.setdefault(number, {})
-            used[port.host_ip] = used.get(port.host_ip, 0) | 1 << port.value
+        if ports:
+            self.add_ports(number, ports)
 
     def use_many(self, numbers: IntColumn, demand: Demand) -> None:
         """Accounts for many live allocations of equal demand without ports; a number may occur more than once."""
@@ -157,6 +160,20 @@ class NodeTable:
         self._alloc_count[number] -= 1
         self.grown.add(number)
 
+    def change(self, number: int, old: Demand, new: Demand) -> None:
+        """Accounts for a live allocation whose demand changed."""
+        self._cpu_used[number] += new.cpu - old.cpu
+        self._memory_used[number] += new.memory - old.memory
+        self._disk_used[number] += new.disk - old.disk
+        if new.cpu < old.cpu or new.memory < old.memory or new.disk < old.disk:
+            self.grown.add(number)
+
+    def add_ports(self, number: int, ports: Iterable[AllocatedPort]) -> None:
+        """Accounts for the ports of an allocation that is counted already."""
+        used = self._ports.setdefault(number, {})
+        for port in ports:
+            used[port.host_ip] = used.get(port.host_ip, 0) | 1 << port.value
+
     def set_ports(self, number: int, ports: Iterable[AllocatedPort]) -> None:
         """Replaces the used ports of a node. Freed ports are recomputed from the remaining allocations, because two
         may share one with ``ignore_collision``."""
@@ -167,3 +184,20 @@ class NodeTable:
             self._ports[number] = used
         else:
             self._ports.pop(number, None)
+
+
+def _facts(node: Node) -> Node:
+    """The node without what says nothing about where work can run: bookkeeping, and what only readiness shows."""
+    return node.replace(
+        drain_strategy=None,
+        scheduling_eligibility="",
+        status="",
+        status_description="",
+        status_updated_at=0,
+        events=(),
+        last_drain=None,
+        last_missed_heartbeat_index=0,
+        last_alloc_update_index=0,
+        create_index=0,
+        modify_index=0,
+    )

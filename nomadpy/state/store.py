@@ -43,6 +43,7 @@ class StateStore:
         self.nodes = NodeTable()
         self.evals: dict[str, Evaluation] = {}
         self.evals_by_job: dict[tuple[str, str], dict[str, None]] = {}
+        self.open_evals: dict[tuple[str, str], int] = {}  # job → evaluations that are not terminal; none is not listed
         self.deployments: dict[str, Deployment] = {}
         self.deployments_by_job: dict[tuple[str, str], dict[str, None]] = {}
         self.namespaces = {"default": Namespace(name="default", description="Default shared namespace")}
@@ -172,4 +173,4 @@ class StateStore:
     def live_rows(self, key: tuple[str, str]) -> Iterable[int]:
         """Rows of a job that neither side is done with."""
         table = self.allocs
-        return (row for row in table.rows_by_job(key) if table.desired[row] == 0 and not table.is_over(row))
+        return (row for row in table.rows_by_job(key) if table.is_live(row)) if table.n_live(key) else ()

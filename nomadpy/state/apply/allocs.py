@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from nomadpy.model import alloc as a
 from nomadpy.model.alloc import AllocState, AllocUpdate
-from nomadpy.model.errors import Conflict, NotFound
+from nomadpy.model.errors import NotFound
+from nomadpy.model.evaluation import Deployment
 from nomadpy.model.resources import AllocatedPort
 from nomadpy.state import commands as c
 from nomadpy.state.allocs import CLIENT, CLIENT_CODE
-from nomadpy.state.apply.evals import put_evals, refresh_status
+from nomadpy.state.apply.evals import drop_eval, put_evals, refresh_status, remove_job
 from nomadpy.state.store import StateStore
 
 COUNTER = {"pending": "starting"}
@@ -64,7 +65,7 @@ def set_client_status(store: StateStore, index: int, now_ns: int, row: int, stat
     if status == old or status not in CLIENT_CODE:
         return
     was_over = table.is_over(row)
-    table.client[row] = CLIENT_CODE[status]
+    table.set_client(row, status)
     shape, number = table.shape_of(row), int(table.node[row])
     if table.is_over(row) != was_over:
         if was_over:
@@ -77,7 +78,7 @@ def set_client_status(store: StateStore, index: int, now_ns: int, row: int, stat
         extra = table.edit(row)
         extra.alloc_states = (*extra.alloc_states, AllocState(value=status, time_ns=now_ns))
     changes = {COUNTER.get(old, old): -1, COUNTER.get(status, status): 1}
-    store.jobs.count(shape.job.key, shape.group.name, index, **changes)
+    store.jobs.count(shape.job, shape.group.name, index, **changes)
     store.touch("job_summary")
 
 
@@ -115,27 +116,41 @@ def _newer(new: bool | None, old: bool | None) -> bool | None:
 
 
 def collect(store: StateStore, index: int, command: c.Collect) -> None:
-    """Removes what garbage collection chose. An allocation that its client has not declared over is refused."""
-    rows = [row for alloc_id in command.alloc_ids if (row := store.allocs.row(alloc_id)) is not None]
-    if any(not store.allocs.is_over(row) for row in rows):
-        raise Conflict("an allocation that still runs cannot be collected")
-    store.allocs.remove(rows)
-    for eval_id in command.eval_ids:
-        evaluation = store.evals.pop(eval_id, None)
-        if evaluation is not None:
-            store.evals_by_job.get((evaluation.namespace, evaluation.job_id), {}).pop(eval_id, None)
-    for deployment_id in command.deployment_ids:
-        deployment = store.deployments.pop(deployment_id, None)
-        if deployment is not None:
-            store.deployments_by_job.get((deployment.namespace, deployment.job_id), {}).pop(deployment_id, None)
-    for namespace, job_id in command.jobs:
-        store.jobs.remove((namespace, job_id))
-    for table, what in (
+    """Removes what garbage collection chose, except what has come back to life since it chose: allocations that their
+    clients have not declared over, evaluations that are not done, jobs that are not dead, active deployments."""
+    table = store.allocs
+    rows = {row for alloc_id in command.alloc_ids if (row := table.row(alloc_id)) is not None and table.is_over(row)}
+    table.remove(rows)
+    evals = [e for eval_id in command.eval_ids if (e := store.evals.get(eval_id)) is not None and e.terminal()]
+    for eval_id in dict.fromkeys(e.id for e in evals):
+        drop_eval(store, eval_id)
+    jobs = [key for key in command.jobs if _may_be_forgotten(store, key)]
+    for key in jobs:
+        remove_job(store, index, key)
+    deployments = [d for i in command.deployment_ids if (d := store.deployments.get(i)) is not None and not d.active()]
+    for deployment in deployments:
+        _drop_deployment(store, deployment)
+    for name, what in (
         ("allocs", rows),
-        ("evals", command.eval_ids),
-        ("deployments", command.deployment_ids),
-        ("jobs", command.jobs),
-        ("job_summary", command.jobs),
+        ("evals", evals),
+        ("deployments", deployments),
+        ("jobs", jobs),
+        ("job_summary", jobs),
     ):
         if what:
-            store.touch(table)
+            store.touch(name)
+
+
+def _may_be_forgotten(store: StateStore, key: tuple[str, str]) -> bool:
+    job = store.jobs.current.get(key)
+    return job is not None and job.status == "dead" and not store.allocs.n_live(key) and key not in store.open_evals
+
+
+def _drop_deployment(store: StateStore, deployment: Deployment) -> None:
+    if store.deployments.pop(deployment.id, None) is None:
+        return
+    key = (deployment.namespace, deployment.job_id)
+    known = store.deployments_by_job[key]
+    del known[deployment.id]
+    if not known:
+        del store.deployments_by_job[key]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from nomadpy.model.evaluation import Evaluation
 from nomadpy.model.job import Job, JobChildrenSummary
 from nomadpy.state.store import StateStore
@@ -15,18 +13,47 @@ def put_evals(store: StateStore, index: int, now_ns: int, evals: Iterable[Evalua
     """Stores evaluations, new or changed, and what follows for their jobs' summaries and statuses."""
     for evaluation in evals:
         old = store.evals.get(evaluation.id)
+        if old is not None and _key(old) != _key(evaluation):
+            drop_eval(store, old.id)
         store.evals[evaluation.id] = evaluation.replace(
             create_index=old.create_index if old else index,
             create_time_ns=old.create_time_ns if old else now_ns,
             modify_index=index,
             modify_time_ns=now_ns,
         )
-        key = (evaluation.namespace, evaluation.job_id)
-        store.evals_by_job.setdefault(key, {})[evaluation.id] = None
+        key = _key(evaluation)
+        known = store.evals_by_job.setdefault(key, {})
+        was_open = old is not None and evaluation.id in known and not old.terminal()
+        known[evaluation.id] = None
+        _count_open(store, key, int(not evaluation.terminal()) - int(was_open))
         store.touch("evals")
         store.changed_evals.append(evaluation.id)
         _set_queued(store, index, evaluation)
         refresh_status(store, index, key)
+
+
+def drop_eval(store: StateStore, eval_id: str) -> None:
+    """Forgets an evaluation."""
+    evaluation = store.evals.pop(eval_id)
+    key = _key(evaluation)
+    known = store.evals_by_job[key]
+    del known[eval_id]
+    if not known:
+        del store.evals_by_job[key]
+    if not evaluation.terminal():
+        _count_open(store, key, -1)
+
+
+def _key(evaluation: Evaluation) -> tuple[str, str]:
+    return evaluation.namespace, evaluation.job_id
+
+
+def _count_open(store: StateStore, key: tuple[str, str], by: int) -> None:
+    count = store.open_evals.get(key, 0) + by
+    if count:
+        store.open_evals[key] = count
+    else:
+        store.open_evals.pop(key, None)
 
 
 def _set_queued(store: StateStore, index: int, evaluation: Evaluation) -> None:
@@ -60,19 +87,19 @@ def _status(store: StateStore, job: Job) -> str:
     standing = job.type == "system" or job.is_periodic() or job.is_parameterized()
     if standing:
         return "dead" if job.stop else "running"
-    if _has_live_alloc(store, job.key) or any(deployment.active() for deployment in store.job_deployments(*job.key)):
+    if store.allocs.n_live(job.key) or any(deployment.active() for deployment in store.job_deployments(*job.key)):
         return "running"
-    evals = store.evals_by_job.get(job.key, {})
-    if any(not store.evals[eval_id].terminal() for eval_id in evals):
+    if job.key in store.open_evals:
         return "pending"
-    return "dead" if job.stop or evals or job.status == "dead" else "pending"
+    return "dead" if job.stop or job.key in store.evals_by_job or job.status == "dead" else "pending"
 
 
-def _has_live_alloc(store: StateStore, key: tuple[str, str]) -> bool:
-    rows = np.asarray(store.allocs.rows_by_job(key), dtype=np.uint32)
-    if not len(rows):
-        return False
-    return bool(np.any((store.allocs.desired[rows] == 0) & ~store.allocs.over(rows)))
+def remove_job(store: StateStore, index: int, key: tuple[str, str]) -> None:
+    """Forgets a job. Its parent goes on counting it, among the dead."""
+    job = store.jobs.current.get(key)
+    store.jobs.remove(key)
+    if job is not None and job.parent_id and job.status != "dead":
+        _move_child(store, index, job, "dead")
 
 
 def _move_child(store: StateStore, index: int, child: Job, status: str) -> None:

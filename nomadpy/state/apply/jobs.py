@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from nomadpy.model.alloc import DesiredTransition
 from nomadpy.model.errors import Conflict, Invalid, NotFound, Refused
 from nomadpy.model.evaluation import Evaluation
-from nomadpy.model.job import Job, TaskGroupSummary, UpdateStrategy
+from nomadpy.model.job import Job, JobChildrenSummary, TaskGroupSummary, UpdateStrategy
 from nomadpy.state import commands as c
 from nomadpy.state.allocs import CLIENT
-from nomadpy.state.apply.evals import put_evals, refresh_status
+from nomadpy.state.apply.evals import put_evals, refresh_status, remove_job
 from nomadpy.state.store import StateStore
 
 _COUNTER_OF = {"pending": "starting"}  # client status → summary field, where the names differ
@@ -167,7 +168,7 @@ def deregister(store: StateStore, index: int, command: c.DeregisterJob) -> dict[
             store.allocs.touch(row, index, command.now_ns, by_server=True)
         store.touch("allocs")
     if command.purge:
-        store.jobs.remove(key)
+        remove_job(store, index, key)
         store.touch("jobs", "job_version", "job_summary", "job_submission", "scaling_events")
         put_evals(store, index, command.now_ns, command.evals)
         return {"found": True, "job_modify_index": index}
@@ -242,6 +243,8 @@ def reconcile_summaries(store: StateStore, index: int, command: c.ReconcileSumma
     for key, job in sorted(store.jobs.current.items()):
         lines = {group.name: {"queued": 0} for group in job.task_groups}
         for row in table.rows_by_job(key):
+            if table.shape_of(row).job.create_index != job.create_index:
+                continue  # of a purged job of the same name
             counter = CLIENT[table.client[row]]
             line = lines.setdefault(table.shape_of(row).group.name, {})
             name = _COUNTER_OF.get(counter, counter)
@@ -251,5 +254,8 @@ def reconcile_summaries(store: StateStore, index: int, command: c.ReconcileSumma
             name: TaskGroupSummary(**{**counts, "queued": old.summary.get(name, TaskGroupSummary()).queued})
             for name, counts in lines.items()
         }
-        store.jobs.summaries[key] = old.replace(summary=summary, modify_index=index)
+        of_children = (store.jobs.current.get((job.namespace, child)) for child in store.jobs.children.get(key, ()))
+        statuses = Counter(child.status for child in of_children if child is not None)
+        children = JobChildrenSummary(**{word: statuses[word] for word in ("pending", "running", "dead")})
+        store.jobs.summaries[key] = old.replace(summary=summary, children=children, modify_index=index)
     store.touch("job_summary")

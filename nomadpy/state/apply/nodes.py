@@ -8,6 +8,7 @@ from nomadpy.model.errors import Forbidden, Invalid, NotFound
 from nomadpy.model.node import ELIGIBLE, INELIGIBLE, INITIALIZING, READY, LastDrain, Node, NodeEvent, NodePool
 from nomadpy.state import commands as c
 from nomadpy.state.apply.evals import put_evals
+from nomadpy.state.apply.operator import POOL_NAME
 from nomadpy.state.store import StateStore
 
 EVENTS_KEPT = 10
@@ -20,6 +21,9 @@ def register(store: StateStore, index: int, command: c.RegisterNode) -> dict[str
         raise Forbidden("node secret ID does not match")
     if node.node_pool == "all":
         raise Invalid('node is not allowed to register in node pool "all"', status=500)
+    if not POOL_NAME.fullmatch(node.node_pool):
+        text = f'invalid name "{node.node_pool}", must match regex {POOL_NAME.pattern}'
+        raise Invalid(f"invalid node pool: {text}", status=500)
     if node.node_pool not in store.node_pools:
         store.node_pools[node.node_pool] = NodePool(name=node.node_pool, create_index=index, modify_index=index)
         store.touch("node_pools")

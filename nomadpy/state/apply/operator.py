@@ -10,7 +10,8 @@ from nomadpy.state.ids import RowIds
 from nomadpy.state.store import StateStore
 
 _NAMESPACE_NAME = re.compile(r"^[a-zA-Z0-9-]{1,128}$")
-_POOL_NAME = re.compile(r"^[a-zA-Z0-9-_]{1,128}$")
+POOL_NAME = re.compile(r"^[a-zA-Z0-9-_]{1,128}$")
+_ID_KEY = re.compile(r"^[0-9a-f]{32}$")
 _BUILT_IN_POOLS = ("all", "default")
 _DESCRIPTION_MAX = 256
 
@@ -19,6 +20,10 @@ def init_cluster(store: StateStore, index: int, command: c.InitCluster) -> None:
     """Gives a new cluster its identity."""
     if store.cluster_id:
         raise Conflict("the cluster was initialised before")
+    if store.allocs.size:
+        raise Conflict("allocations exist already, and their ids follow from the key of the cluster")
+    if not _ID_KEY.fullmatch(command.id_key):
+        raise Invalid(f'invalid id key "{command.id_key}": it must be 32 hex digits')
     store.cluster_id = command.cluster_id
     store.allocs.ids = RowIds(int(command.id_key, 16))
     store.set_scheduler_config(command.scheduler_config.replace(create_index=index, modify_index=index))
@@ -43,7 +48,7 @@ def set_scheduler_config(store: StateStore, index: int, command: c.SetSchedulerC
 def upsert_namespace(store: StateStore, index: int, command: c.UpsertNamespace) -> None:
     """Creates or changes a namespace."""
     namespace = command.namespace
-    if not _NAMESPACE_NAME.match(namespace.name):
+    if not _NAMESPACE_NAME.fullmatch(namespace.name):
         text = f'invalid name "{namespace.name}". Must match regex {_NAMESPACE_NAME.pattern}'
         raise Invalid(f'Invalid namespace "{namespace.name}": {text}', status=500)
     if len(namespace.description) > _DESCRIPTION_MAX:
@@ -75,8 +80,8 @@ def upsert_node_pool(store: StateStore, index: int, command: c.UpsertNodePool) -
         raise Invalid("missing node pool name")
     if pool.name in _BUILT_IN_POOLS:
         raise Invalid(f'modifying node pool "{pool.name}" is not allowed')
-    if not _POOL_NAME.match(pool.name):
-        text = f'invalid name "{pool.name}", must match regex {_POOL_NAME.pattern}'
+    if not POOL_NAME.fullmatch(pool.name):
+        text = f'invalid name "{pool.name}", must match regex {POOL_NAME.pattern}'
         raise Invalid(f'invalid node pool "{pool.name}": {text}')
     if len(pool.description) > _DESCRIPTION_MAX:
         raise Invalid(f'invalid node pool "{pool.name}": description longer than {_DESCRIPTION_MAX}')

@@ -7,14 +7,16 @@ and ports of allocations that the same plan stops count as free, so that a repla
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from nomadpy.model.alloc import AllocDeploymentStatus, RescheduleTracker
-from nomadpy.model.demand import Demand
+from nomadpy.model.demand import Demand, group_demand
 from nomadpy.model.evaluation import Deployment
 from nomadpy.model.job import Job, TaskGroup
+from nomadpy.model.resources import AllocatedDevice
 from nomadpy.state import commands as c
 from nomadpy.state.allocs import DESIRED_CODE
 from nomadpy.state.apply.allocs import set_client_status
@@ -22,19 +24,37 @@ from nomadpy.state.apply.evals import put_evals, refresh_status
 from nomadpy.state.store import StateStore
 
 Numbers = npt.NDArray[np.uint32]
+Block = tuple[c.PlaceBlock, Job, TaskGroup, Numbers, npt.NDArray[np.bool_]]
+_Thing = tuple[str, ...]  # ("core", number) or (vendor, type, name, id) of a device
+_PORT_MAX = 65_535
 
 
-class _Freed:
-    """What a plan's stops give back on each node."""
+class _Room:
+    """How a plan changes what is free on nodes before its placements are stored: what its stops give back, and what
+    the placements that were found to fit take."""
 
     def __init__(self) -> None:
         self.demand: dict[int, Demand] = {}
+        self.rows: set[int] = set()
+        self.with_ports: set[int] = set()  # nodes on which a stop gives ports back
         self.ports: dict[int, dict[str, int]] = {}
+        self.things: dict[int, set[_Thing]] = {}
+
+    def give(self, number: int, demand: Demand) -> None:
+        """Counts what a stop gives back."""
+        self.demand[number] = self.demand.get(number, Demand()) + demand
 
     def take(self, number: int, demand: Demand, count: int) -> None:
         """Counts what an earlier block of the same plan uses against what its stops gave back."""
         taken = Demand(-demand.cpu * count, -demand.memory * count, -demand.disk * count)
         self.demand[number] = self.demand.get(number, Demand()) + taken
+
+    def take_things(self, number: int, detail: c.PlacedAlloc) -> None:
+        """Counts ports, cores and device instances, which only one allocation can have."""
+        ports = self.ports.setdefault(number, {})
+        for port in detail.ports:
+            ports[port.host_ip] = ports.get(port.host_ip, 0) | 1 << port.value
+        self.things.setdefault(number, set()).update(_things(detail.reserved_cores, detail.devices))
 
 
 def apply_plans(store: StateStore, index: int, command: c.ApplyPlans) -> list[int]:
@@ -47,9 +67,9 @@ def apply_plans(store: StateStore, index: int, command: c.ApplyPlans) -> list[in
 
 
 def _apply_plan(store: StateStore, index: int, now_ns: int, plan: c.PlanResult) -> int:
-    freed = _Freed()
+    room = _Room()
     for stop in plan.stops:
-        _stop(store, index, now_ns, stop, freed)
+        _stop(store, index, now_ns, stop, room)
     for annotation in plan.annotate:
         _annotate(store, index, now_ns, annotation)
     for update in plan.in_place:
@@ -60,20 +80,20 @@ def _apply_plan(store: StateStore, index: int, now_ns: int, plan: c.PlanResult) 
         _change_deployment(store, index, now_ns, change)
     if plan.stops or plan.annotate or plan.in_place:
         store.touch("allocs")
-    return _place_all(store, index, now_ns, plan, freed)
+    return _place_all(store, index, now_ns, plan, room)
 
 
 # --- stops, updates ---------------------------------------------------------------------------------------------------
 
 
-def _stop(store: StateStore, index: int, now_ns: int, stop: c.StopAlloc, freed: _Freed) -> None:
+def _stop(store: StateStore, index: int, now_ns: int, stop: c.StopAlloc, room: _Room) -> None:
     table = store.allocs
     row = table.row(stop.alloc_id)
     if row is None:
         return
     extra = table.edit(row)
     if stop.desired_status in DESIRED_CODE:
-        table.desired[row] = DESIRED_CODE[stop.desired_status]
+        table.set_desired(row, stop.desired_status)
     if stop.description:
         extra.desired_description = stop.description
     if stop.followup_eval_id:
@@ -83,17 +103,19 @@ def _stop(store: StateStore, index: int, now_ns: int, stop: c.StopAlloc, freed: 
     if stop.client_status:
         set_client_status(store, index, now_ns, row, stop.client_status)
     if not table.is_over(row):
-        _give_back(store, row, freed)
+        _give_back(store, row, room)
     table.touch(row, index, now_ns, by_server=True)
 
 
-def _give_back(store: StateStore, row: int, freed: _Freed) -> None:
+def _give_back(store: StateStore, row: int, room: _Room) -> None:
+    if row in room.rows:
+        return
     table = store.allocs
     number = int(table.node[row])
-    freed.demand[number] = freed.demand.get(number, Demand()) + table.shape_of(row).demand
-    ports = freed.ports.setdefault(number, {})
-    for port in table.extra(row).ports:
-        ports[port.host_ip] = ports.get(port.host_ip, 0) | 1 << port.value
+    room.rows.add(row)
+    room.give(number, table.shape_of(row).demand)
+    if table.extra(row).ports:
+        room.with_ports.add(number)
 
 
 def _annotate(store: StateStore, index: int, now_ns: int, note: c.AnnotateAlloc) -> None:
@@ -123,11 +145,9 @@ def _update_in_place(store: StateStore, index: int, now_ns: int, update: c.Updat
     group = job.group(old.group.name) if job else None
     if job is None or group is None:
         return
+    table.set_shape(row, table.shape_code(job, group))
     if not table.is_over(row):
-        store.nodes.release(int(table.node[row]), old.demand)
-    table.shape[row] = table.shape_code(job, group)
-    if not table.is_over(row):
-        store.nodes.use(int(table.node[row]), table.shape_of(row).demand)
+        store.nodes.change(int(table.node[row]), old.demand, table.shape_of(row).demand)
     table.set_eval(row, update.eval_id)
     table.set_deployment(row, update.deployment_id)
     extra = table.edit(row)
@@ -139,80 +159,108 @@ def _update_in_place(store: StateStore, index: int, now_ns: int, update: c.Updat
 # --- placements -------------------------------------------------------------------------------------------------------
 
 
-def _place_all(store: StateStore, index: int, now_ns: int, plan: c.PlanResult, freed: _Freed) -> int:
-    blocks = []
+def _place_all(store: StateStore, index: int, now_ns: int, plan: c.PlanResult, room: _Room) -> int:
+    blocks: list[Block] = []
     refused = 0
     for block in plan.places:
         job = store.jobs.version((block.namespace, block.job_id), block.job_version)
         group = job.group(block.group) if job else None
-        nodes = np.frombuffer(block.nodes, dtype="<u4")
-        if job is None or group is None or len(block.name_indexes) != len(block.nodes):
-            refused += len(nodes)
+        if job is None or group is None or len(block.name_indexes) != len(block.nodes) or len(block.nodes) % 4:
+            refused += -(-len(block.nodes) // 4)
             continue
-        keep = _fitting(store, store.allocs.shape_code(job, group), nodes, block, freed)
+        nodes = np.frombuffer(block.nodes, dtype="<u4")
+        keep = _fitting(store, group_demand(group), nodes, block, room)
         refused += int(len(nodes) - np.count_nonzero(keep))
         blocks.append((block, job, group, nodes, keep))
     if plan.all_at_once and refused:
-        return sum(len(block.nodes) // 4 for block in plan.places)
-    for block, job, group, nodes, keep in blocks:
-        _place_block(store, index, now_ns, block, job, group, nodes, keep)
+        return sum(-(-len(block.nodes) // 4) for block in plan.places)
+    for each in blocks:
+        _place_block(store, index, now_ns, each)
     return refused
 
 
 def _fitting(
-    store: StateStore, shape: int, nodes: Numbers, block: c.PlaceBlock, freed: _Freed
+    store: StateStore, demand: Demand, nodes: Numbers, block: c.PlaceBlock, room: _Room
 ) -> npt.NDArray[np.bool_]:
-    """Which placements still fit, position by position in the block."""
-    columns, demand = store.nodes, store.allocs.shapes[shape].demand
-    keep = np.ones(len(nodes), dtype=np.bool_)
-    if not len(nodes):
+    """Which placements still fit, position by position in the block. Where not all that a block puts on a node fit,
+    none of them is placed there."""
+    columns = store.nodes
+    keep = nodes < columns.size
+    if not keep.any():
         return keep
-    keep &= nodes < columns.size
     known = np.where(keep, nodes, 0).astype(np.int64)
     keep &= columns.ready[known]
     counts = np.bincount(known[keep], minlength=columns.size)
-    over = _lacking(columns.cpu - columns.cpu_used, counts, demand.cpu, freed, "cpu")
-    over |= _lacking(columns.memory - columns.memory_used, counts, demand.memory, freed, "memory")
-    over |= _lacking(columns.disk - columns.disk_used, counts, demand.disk, freed, "disk")
-    if over.any():
-        keep &= ~over[known]
-    for position, detail in block.details.items():
-        if keep[position] and detail.ports and _ports_taken(store, int(nodes[position]), detail, freed):
-            keep[position] = False
+    over = _lacking(columns.cpu - columns.cpu_used, counts, demand.cpu, room, "cpu")
+    over |= _lacking(columns.memory - columns.memory_used, counts, demand.memory, room, "memory")
+    over |= _lacking(columns.disk - columns.disk_used, counts, demand.disk, room, "disk")
+    keep &= ~over[known]
+    for position, detail in sorted(block.details.items()):
+        if 0 <= position < len(keep) and keep[position]:
+            number = int(nodes[position])
+            if _is_taken(store, number, detail, room):
+                keep[position] = False
+            else:
+                room.take_things(number, detail)
     for number, count in Counter(known[keep].tolist()).items():
-        freed.take(number, demand, count)
+        room.take(number, demand, count)
     return keep
 
 
 def _lacking(
-    free: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], ask: int, freed: _Freed, dimension: str
+    free: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], ask: int, room: _Room, dimension: str
 ) -> npt.NDArray[np.bool_]:
-    if freed.demand:
-        free = free.copy()
-        for number, demand in freed.demand.items():
-            free[number] += getattr(demand, dimension)
+    for number, demand in room.demand.items():
+        free[number] += getattr(demand, dimension)
     return (counts > 0) & (counts * ask > free)
 
 
-def _ports_taken(store: StateStore, number: int, detail: c.PlacedAlloc, freed: _Freed) -> bool:
-    used, free = store.nodes.used_ports(number), freed.ports.get(number, {})
+def _is_taken(store: StateStore, number: int, detail: c.PlacedAlloc, room: _Room) -> bool:
+    """Whether a live allocation that the plan leaves alone, or an earlier placement of it, has one of the things."""
+    if detail.ports and _ports_taken(store, number, detail, room):
+        return True
+    wanted = _things(detail.reserved_cores, detail.devices)
+    if not wanted:
+        return False
+    held = set(room.things.get(number, ()))
+    for row in _remaining(store, number, room):
+        extra = store.allocs.extra(row)
+        held.update(_things(extra.reserved_cores, extra.devices))
+    return not held.isdisjoint(wanted)
+
+
+def _ports_taken(store: StateStore, number: int, detail: c.PlacedAlloc, room: _Room) -> bool:
+    used = store.nodes.used_ports(number)
+    if number in room.with_ports:
+        # Summed anew instead of subtracted: two allocations may share a port with ``ignore_collision``.
+        used = {}
+        for row in _remaining(store, number, room):
+            for port in store.allocs.extra(row).ports:
+                used[port.host_ip] = used.get(port.host_ip, 0) | 1 << port.value
+    placed = room.ports.get(number, {})
     for port in detail.ports:
-        held = used.get(port.host_ip, 0) & ~free.get(port.host_ip, 0)
+        if not 0 <= port.value <= _PORT_MAX:
+            return True
+        held = used.get(port.host_ip, 0) | placed.get(port.host_ip, 0)
         if not port.ignore_collision and held >> port.value & 1:
             return True
     return False
 
 
-def _place_block(
-    store: StateStore,
-    index: int,
-    now_ns: int,
-    block: c.PlaceBlock,
-    job: Job,
-    group: TaskGroup,
-    nodes: Numbers,
-    keep: npt.NDArray[np.bool_],
-) -> None:
+def _remaining(store: StateStore, number: int, room: _Room) -> Iterator[int]:
+    """The rows that hold something on a node and are not stopped by the plan."""
+    table = store.allocs
+    return (row for row in table.rows_by_node(number) if not table.is_over(row) and row not in room.rows)
+
+
+def _things(cores: Mapping[str, Iterable[int]], devices: Mapping[str, Iterable[AllocatedDevice]]) -> set[_Thing]:
+    held: set[_Thing] = {("core", str(core)) for given in cores.values() for core in given}
+    held.update((d.vendor, d.type, d.name, i) for given in devices.values() for d in given for i in d.device_ids)
+    return held
+
+
+def _place_block(store: StateStore, index: int, now_ns: int, placed: Block) -> None:
+    block, job, group, nodes, keep = placed
     table = store.allocs
     kept = nodes[keep]
     if not len(kept):
@@ -226,7 +274,7 @@ def _place_block(
     for position, detail in block.details.items():
         if position in row_of:
             _set_detail(store, index, now_ns, row_of[position], detail)
-    store.jobs.count(job.key, group.name, index, starting=len(kept), queued=-len(kept))
+    store.jobs.count(job, group.name, index, starting=len(kept), queued=-len(kept))
     store.touch("allocs", "job_summary")
 
 
@@ -241,8 +289,7 @@ def _set_detail(store: StateStore, index: int, now_ns: int, row: int, detail: c.
     )
     number = int(table.node[row])
     if detail.ports:
-        store.nodes.use(number, Demand(), detail.ports)
-        store.nodes.alloc_count[number] -= 1  # the allocation itself was counted with its block
+        store.nodes.add_ports(number, detail.ports)
     if detail.canary:
         extra.deployment_status = AllocDeploymentStatus(canary=True)
     previous = table.row(detail.previous_alloc_id) if detail.previous_alloc_id else None
