@@ -52,16 +52,17 @@ def parse_text(
 ) -> dict[str, Any]:
     """The raw input dict of a job in HCL, or in HCL's JSON form when the first character is a brace.
 
+    A ``filename`` that ends in .yaml or .yml makes it YAML.
     ``variables`` is the text of a variable file, ``var_flags`` are ``name=value`` texts, and of ``env`` only names
     that begin with NOMAD_VAR_ count. With ``strict``, values for undeclared variables are errors. File functions
     need a ``base_dir``, and ``uuidv4`` and ``bcrypt`` an ``rng``. Raises HclErrors, which is an Invalid whose message
     lists all problems with file and line.
     """
-    from nomadpy.jobspec import _file, hcl
+    from nomadpy.jobspec import _file
 
     var_files = [("variables", variables)] if variables else []
     inputs = _file.Inputs(var_files, var_flags, env, strict, base_dir, rng)
-    return _file.parse_body(hcl.parse_any(text, filename), inputs, filename).raw
+    return _file.parse_body(_file.parse_syntax(text, filename), inputs, filename).raw
 
 
 def load(

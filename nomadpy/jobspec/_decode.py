@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from nomadpy.jobspec import _values, hcl
 from nomadpy.jobspec.hcl.syntax import ObjectExpression, TupleExpression
 from nomadpy.jobspec.schema import rows
@@ -55,7 +57,7 @@ class _Decoder:
     def body(self, given: hcl.Body, wanted: Block, scope: hcl.Scope, raw: Raw) -> Raw:
         """``raw`` with everything added to it that the body says."""
         try:
-            shaped = hcl.shape(given, _labels_by_type(given, wanted))
+            shaped = hcl.shape(_with_empty_blocks(given, wanted), _labels_by_type(given, wanted))
         except hcl.HclErrors as wrong:
             self.found.extend(wrong.diagnostics)
             return raw
@@ -227,6 +229,33 @@ class _Decoder:
         return out
 
 
+def _with_empty_blocks(body: hcl.Body, wanted: Block) -> hcl.Body:
+    """In YAML a key may have nothing behind it (``http:``); where a block is wanted, that is an empty one."""
+    if body.json is None or not any(name in wanted.children for name, _ in _properties(body)):
+        return body
+    objects = tuple(
+        ObjectExpression(
+            items=tuple((key, _filled(value, wanted.children.get(_text(key)))) for key, value in each.items),
+            range=each.range,
+        )
+        for each in body.json
+    )
+    return msgspec.structs.replace(body, json=objects)
+
+
+def _filled(value: hcl.Expression, child: Child | None) -> hcl.Expression:
+    if child is None:
+        return value
+    if child.n_labels and isinstance(value, ObjectExpression):
+        return ObjectExpression(items=tuple((key, _or_empty(item)) for key, item in value.items), range=value.range)
+    return value if child.n_labels else _or_empty(value)
+
+
+def _or_empty(value: hcl.Expression) -> hcl.Expression:
+    is_absent = isinstance(value, hcl.Literal) and value.value is None and value.range.start == value.range.end
+    return ObjectExpression(items=(), range=value.range) if is_absent else value
+
+
 def _labels_by_type(body: hcl.Body, wanted: Block) -> dict[str, int]:
     """How JSON is to be cut into blocks; a map is a block only where its value is written out as an object."""
     if body.json is None:
@@ -241,8 +270,11 @@ def _labels_by_type(body: hcl.Body, wanted: Block) -> dict[str, int]:
 def _properties(body: hcl.Body) -> Iterator[tuple[str, hcl.Expression]]:
     for properties in body.json or ():
         for key, value in properties.items:
-            if isinstance(key, hcl.Literal):
-                yield str(key.value), value
+            yield _text(key), value
+
+
+def _text(key: hcl.Expression) -> str:
+    return str(key.value) if isinstance(key, hcl.Literal) else ""
 
 
 def _is_objects(value: hcl.Expression) -> bool:

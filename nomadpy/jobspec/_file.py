@@ -13,6 +13,7 @@ from nomadpy.jobspec.schema.job import JOB
 from nomadpy.jobspec.schema.rows import Child, Raw
 
 JOB_ROW = Child("job", "Job", JOB, label_key="label")
+YAML_SUFFIXES = (".yaml", ".yml")
 TOP_LEVEL = {"job": 1, "variable": 1, "variables": 0, "locals": 0}
 
 
@@ -36,6 +37,16 @@ class Parsed(NamedTuple):
 
     raw: Raw
     resolved: hcl.Resolved
+
+
+def parse_syntax(text: str | bytes, filename: str, *, is_yaml: bool | None = None) -> hcl.Body:
+    """The syntax tree of a file, in YAML if so said or if its name says so. Raises HclErrors."""
+    if is_yaml if is_yaml is not None else filename.endswith(YAML_SUFFIXES):
+        # The YAML library takes a while to import, and most files are HCL.
+        from nomadpy.jobspec._yaml import parse_yaml
+
+        return parse_yaml(text, filename)
+    return hcl.parse_any(text, filename)
 
 
 def parse_body(body: hcl.Body, inputs: Inputs, filename: str) -> Parsed:

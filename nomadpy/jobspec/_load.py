@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
 
-from nomadpy.jobspec import JobFile, hcl
-from nomadpy.jobspec._file import Inputs, Parsed, parse_body
+from nomadpy.jobspec import JobFile
+from nomadpy.jobspec._file import YAML_SUFFIXES, Inputs, Parsed, parse_body, parse_syntax
 from nomadpy.model.canonical import job_from_input
 from nomadpy.model.decode import parse as parse_json
 from nomadpy.model.errors import Invalid
@@ -31,7 +31,7 @@ def load(path: str, inputs: Inputs, var_paths: Sequence[str], *, format: str | N
         return _api_json(data, name)
     files = [(each, _read(each)) for each in var_paths]
     inputs = inputs._replace(var_files=files, base_dir=str(Path(path).resolve().parent if path != "-" else Path.cwd()))
-    parsed = parse_body(_body(data, name, kind), inputs, name)
+    parsed = parse_body(parse_syntax(data, name, is_yaml=kind == YAML), inputs, name)
     flags, lines = _flags(parsed)
     texts = [text.decode("utf-8") for _, text in files]
     return JobFile(
@@ -66,7 +66,7 @@ def _format_of(path: str, data: bytes, format: str | None) -> str:
         if format not in _FORMATS:
             raise Invalid(f'There is no job file format "{format}"; it is one of {", ".join(sorted(_FORMATS))}')
         return _FORMATS[format]
-    if path.endswith((".yaml", ".yml")):
+    if path.endswith(YAML_SUFFIXES):
         return YAML
     if path.endswith(".json") and _is_api_json(data):
         return JSON
@@ -97,14 +97,6 @@ def _api_json(data: bytes, name: str) -> JobFile:
     except Invalid as wrong:
         raise Invalid(f"{name}: {wrong.message}") from wrong
     return JobFile(raw=raw, job=job, source=data.decode("utf-8"), format=JSON)
-
-
-def _body(data: bytes, name: str, kind: str) -> hcl.Body:
-    if kind == YAML:
-        from nomadpy.jobspec._yaml import parse_yaml
-
-        return parse_yaml(data, name)
-    return hcl.parse_any(data, name)
 
 
 def _flags(parsed: Parsed) -> tuple[dict[str, str], list[str]]:

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 
-from nomadpy.jobspec.hcl.diagnostics import HclErrors, Source, SourceRange, error
+from nomadpy.jobspec.hcl.diagnostics import Diagnostic, HclErrors, Source, SourceRange, error
 from nomadpy.jobspec.hcl.expression_parser import NESTING_MAX
 from nomadpy.jobspec.hcl.lexer import TOKENS_MAX, read_source
 from nomadpy.jobspec.hcl.parser import parse, parse_template
@@ -74,22 +74,30 @@ def shape(body: Body, labels_by_type: Mapping[str, int]) -> Body:
         return body
     attributes: dict[str, Attribute] = {}
     blocks: list[Block] = []
+    found: list[Diagnostic] = []
     for properties in body.json:
         for key, value in properties.items:
             assert isinstance(key, Literal)
             name = str(key.value)
-            if name == "//":
-                continue
             n_labels = labels_by_type.get(name)
-            if n_labels is not None:
-                _add_blocks(name, key, value, n_labels, blocks)
-                continue
-            if name in attributes:
-                detail = f'The argument "{name}" was already set at {attributes[name].name_range}.'
-                raise error("Duplicate argument", detail, key.range)
-            whole = SourceRange(key.range.source, key.range.start, value.range.end)
-            attributes[name] = Attribute(name=name, name_range=key.range, expression=templated(value), range=whole)
+            try:
+                if n_labels is not None:
+                    _add_blocks(name, key, value, n_labels, blocks)
+                elif name != "//":
+                    _add_attribute(name, key, value, attributes)
+            except HclErrors as wrong:
+                found.extend(wrong.diagnostics)
+    if found:
+        raise HclErrors(found)
     return Body(attributes=attributes, blocks=tuple(blocks), end_range=body.end_range, range=body.range)
+
+
+def _add_attribute(name: str, key: Literal, value: Expression, attributes: dict[str, Attribute]) -> None:
+    if name in attributes:
+        detail = f'The argument "{name}" was already set at {attributes[name].name_range}.'
+        raise error("Duplicate argument", detail, key.range)
+    whole = SourceRange(key.range.source, key.range.start, value.range.end)
+    attributes[name] = Attribute(name=name, name_range=key.range, expression=templated(value), range=whole)
 
 
 def _add_blocks(type_: str, key: Literal, value: Expression, n_labels: int, blocks: list[Block]) -> None:
@@ -151,9 +159,10 @@ def templated(node: Expression) -> Expression:
     if isinstance(node, TupleExpression):
         return TupleExpression(items=tuple(templated(item) for item in node.items), range=node.range)
     if isinstance(node, Literal) and isinstance(node.value, str) and "{" in node.value:
-        # Positions inside the string are those of its decoded text, placed just after the opening quote.
+        # Positions inside the string are those of its decoded text, placed just after the opening quote, if any.
         line, column = node.range.source.position(node.range.start)
-        inner = Source(node.range.file, node.value, first_line=line, first_column=column + 1)
+        quote = node.range.text[:1] in ('"', "'")
+        inner = Source(node.range.file, node.value, first_line=line, first_column=column + quote)
         return parse_template(inner)
     return node
 
