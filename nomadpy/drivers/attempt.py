@@ -205,13 +205,11 @@ async def reap(pid: int) -> None:
         os.close(fd)
 
 
-def require_run_dir(facts: dict[str, Any]) -> None:
-    """Raises NotFound when a handle's facts are not ours or its directory is gone."""
+def require_facts(facts: dict[str, Any]) -> None:
+    """Raises NotFound when a handle does not hold what ``Attempt`` needs."""
     missing = {"run_dir", "pid", "start_ticks", "cgroup", "started_ns", "executor_pid"} - set(facts)
     if missing:
         raise NotFound(f"not a handle of this driver: {', '.join(sorted(missing))} missing")
-    if not Path(str(facts["run_dir"])).is_dir():
-        raise NotFound(f"nothing is left of the task in {facts['run_dir']}")
 
 
 def _spawn(fd: int, run_dir: str) -> int:

@@ -73,9 +73,9 @@ class JavaDriver(IsolatingDriver):
         )
         if not self._isolates:
             return plan
-        visible = tuple(self.context.chroot_env) or DEFAULT_CHROOT
+        visible = dict(self.context.chroot_env) or {path: path for path in DEFAULT_CHROOT}
         home = os.path.dirname(os.path.dirname(java))
-        inside = any(java == path or java.startswith(os.path.realpath(path) + "/") for path in visible)
+        inside = any(source == target and java.startswith(f"{source}/") for source, target in visible.items())
         return self.isolated(task, options, plan, () if inside else (home,))
 
 

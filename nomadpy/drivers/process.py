@@ -26,7 +26,7 @@ from nomadpy.drivers.attempt import (
     kill_remains,
     reconnect,
     recorded_result,
-    require_run_dir,
+    require_facts,
     spawn,
 )
 from nomadpy.drivers.beside import run_beside
@@ -147,16 +147,17 @@ class ProcessDriver:
             return
         if handle.version != HANDLE_VERSION:
             raise NotFound(f"handle of task {handle.task_id} has version {handle.version}, not {HANDLE_VERSION}")
-        facts = handle.state
-        require_run_dir(facts)
-        attempt = Attempt(facts, self._core_mhz)
+        require_facts(handle.state)
+        attempt = Attempt(handle.state, self._core_mhz)
         watch = await reconnect(attempt.run_dir)
         if watch is not None:
             attempt.attach(watch)
         else:
             attempt.result = await trio.to_thread.run_sync(recorded_result, attempt.run_dir)
             if attempt.result is None:
-                await trio.to_thread.run_sync(kill_remains, facts)
+                # Nobody could reach what is left of it any more, so it must not go on.
+                await trio.to_thread.run_sync(kill_remains, handle.state)
+                await trio.to_thread.run_sync(_remove_traces, attempt.run_dir, attempt.cgroup.paths())
                 raise NotFound(f"task {handle.task_id}: its executor is gone and left no exit record")
         self._attempts[handle.task_id] = attempt
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nomadpy.drivers.cgroups import Cgroup
@@ -127,13 +128,13 @@ def _memory_of_process(pid: int) -> ResourceUsageMemory:
     return ResourceUsageMemory(rss=rss, usage=rss, measured=MEMORY_MEASURED_PROC)
 
 
-def _sum(times: object) -> CpuTimes:
-    every = list(times)  # type: ignore[call-overload]
+def _sum(times: Iterable[CpuTimes]) -> CpuTimes:
+    every = list(times)
     return CpuTimes(*(sum(getattr(one, name) for one in every) for name in ("total_ns", "user_ns", "system_ns")))
 
 
-def _sum_memory(memories: object) -> ResourceUsageMemory:
-    rss = sum(memory.rss for memory in memories)  # type: ignore[attr-defined]
+def _sum_memory(memories: Iterable[ResourceUsageMemory]) -> ResourceUsageMemory:
+    rss = sum(memory.rss for memory in memories)
     return ResourceUsageMemory(rss=rss, usage=rss, measured=MEMORY_MEASURED_PROC)
 
 

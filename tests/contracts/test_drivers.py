@@ -127,7 +127,7 @@ class JavaBench(MockBench):
     """Tasks that are one small class, compiled once."""
 
     name = "java"
-    can = exam.EVERYTHING - {exam.CHILD, exam.IMPOSSIBLE}
+    can = exam.EVERYTHING
     memory_mb = 128
 
     def make(self, data_dir: Path) -> Driver:
@@ -177,6 +177,15 @@ class JavaBench(MockBench):
 
     def floods(self, lines: int) -> dict[str, Any]:
         return self.mode("flood", lines)
+
+    def leaves_child(self, path_in_task: str) -> dict[str, Any]:
+        return self.mode("child", path_in_task)
+
+    def path_in_task(self, name: str) -> str:
+        return f"/alloc/{name}"
+
+    def impossible(self) -> dict[str, Any]:
+        return {"jar_path": "local/does-not-exist.jar"}
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,7 +82,7 @@ async def test_an_end_without_any_agent_is_not_lost(bench: ProcessBench, agents:
         await driver.recover_task(handle)
         assert (await driver.wait_task(task.id)).exit_code == 22
     assert bench.log(task) == "late\n"
-    assert not procfs.alive(int(handle.state["executor_pid"]))
+    await until(lambda: not procfs.alive(int(handle.state["executor_pid"])), "the executor is gone")
 
 
 async def test_a_killed_executor_is_an_error_and_leaves_nothing(bench: ProcessBench) -> None:
@@ -107,6 +108,7 @@ async def test_executor_and_agent_both_killed_is_not_found_and_leaves_nothing(be
         with pytest.raises(NotFound):
             await driver.recover_task(handle)
     await until(lambda: not procfs.alive(int(handle.state["pid"])), "the task is gone")
+    assert not any([await trio.Path(path).exists() for path in handle.state["cgroup"].values()])
     await reap(int(handle.state["executor_pid"]))
 
 
@@ -138,6 +140,17 @@ async def test_an_attempt_that_nobody_remembers_ends_when_the_next_one_starts(be
     async with bench.running():
         await bench.start(task.replace(id=f"{task.id}2"))
         assert not procfs.alive(int(forgotten.state["pid"]))
+
+
+async def test_a_task_whose_directory_vanished_does_not_go_on(bench: ProcessBench) -> None:
+    async with bench.running():
+        handle = await bench.start(bench.shell("sleep 1000"))
+    shutil.rmtree(str(handle.state["run_dir"]))
+    async with bench.running() as driver:
+        with pytest.raises(NotFound):
+            await driver.recover_task(handle)
+    await until(lambda: not procfs.alive(int(handle.state["pid"])), "the task is gone")
+    await reap(int(handle.state["executor_pid"]))
 
 
 async def test_a_task_ends_when_its_agent_dies_before_it_heard_of_it(bench: ProcessBench) -> None:
