@@ -91,6 +91,7 @@ class AllocRunner:
         self._health_scope = trio.CancelScope()
         self._set_up = False
         self._killing = False
+        self._stop_wanted = False
         self._coordinating = False
         self._changed_meanwhile = False
 
@@ -151,13 +152,16 @@ class AllocRunner:
             return
         log.info("alloc.started", extra={"fields": fields})
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
             for runner in self.tasks.values():
                 if self._restored:
                     await runner.restore()
                 else:
                     runner.receive()
                 nursery.start_soon(runner.run)
+            # Only now: a kill that reached a task before it was found again would leave the real one running.
+            self._nursery = nursery
+            if self._stop_wanted:
+                self.stop()
             nursery.start_soon(self._prerun)
             nursery.start_soon(self._limit_run)
             nursery.start_soon(self._await_servers)
@@ -405,6 +409,7 @@ class AllocRunner:
 
     def stop(self) -> None:
         """Ends the tasks; returns at once. ``done`` is set when they have ended."""
+        self._stop_wanted = True
         if not self._killing and self._nursery is not None:
             self._killing = True
             self._nursery.start_soon(self._kill_tasks, None)

@@ -4,8 +4,9 @@
       alloc/      data/ logs/ tmp/          shared by all tasks
       <task>/     local/ secrets/ private/ tmp/
 
-``secrets`` is a small memory file system where the machine allows it, otherwise a directory of mode 0700. All
-functions block; call them in a worker thread.
+``secrets`` is a small memory file system where the machine allows it, otherwise a plain directory. A task may run as
+another user than a privileged agent, so then it is open to whoever gets there; what keeps strangers out is that the
+agent's data directory above is closed. All functions block; call them in a worker thread.
 """
 
 from __future__ import annotations
@@ -61,16 +62,18 @@ class AllocDir:
         for part in (self.shared, self.shared / "data", self.shared / "logs", self.shared / "tmp"):
             _make(part, _OPEN_MODE)
 
-    def build_task(self, task: str) -> None:
-        """Makes a task's part. Repeating it is harmless."""
+    def build_task(self, task: str, *, secrets_mb: int = 0) -> None:
+        """Makes a task's part, with room for ``secrets_mb`` of secrets (0: 1 MB). Repeating it is harmless."""
         dirs = self.task_dirs(task)
         _make(Path(dirs.task_dir), _OPEN_MODE)
         _make(Path(dirs.local_dir), _OPEN_MODE)
         _make(Path(dirs.task_dir) / "tmp", 0o1777)
         _make(Path(dirs.private_dir), 0o700)
-        _make(Path(dirs.secrets_dir), 0o700)
-        if self._secrets_in_memory and not os.path.ismount(dirs.secrets_dir):
-            _mount_memory(dirs.secrets_dir)
+        if os.path.ismount(dirs.secrets_dir):
+            return
+        _make(Path(dirs.secrets_dir), _OPEN_MODE if os.geteuid() == 0 else 0o700)
+        if self._secrets_in_memory and os.geteuid() == 0:
+            _mount_memory(dirs.secrets_dir, secrets_mb or _SECRETS_MB)
 
     def exists(self) -> bool:
         """Whether it is on disk."""
@@ -159,12 +162,10 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _mount_memory(path: str) -> None:
+def _mount_memory(path: str, size_mb: int) -> None:
     """A memory file system for secrets; without the right to mount, the plain directory has to do."""
-    if os.geteuid() != 0:
-        return
     flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
-    options = f"size={_SECRETS_MB}m,mode=0700".encode()
+    options = f"size={size_mb}m,mode=0777".encode()
     if _libc().mount(b"tmpfs", os.fsencode(path), b"tmpfs", flags, options) != 0:
         reason = os.strerror(ctypes.get_errno())
         log.warning("secrets.on_disk", extra={"fields": {"path": path, "reason": reason}})

@@ -333,7 +333,9 @@ class Client(NodeEndpoint):
     async def _reports_delivered(self, updates: list[AllocUpdate]) -> None:
         for update in updates:
             runner = self.runners.get(update.id)
-            if runner is not None and update.client_status in CLIENT_TERMINAL and runner.finished:
+            if runner is None or not runner.finished or runner.local.acknowledged:
+                continue
+            if update.client_status in CLIENT_TERMINAL:
                 runner.local = runner.local.replace(acknowledged=True)
                 await self._ports.ledger.put_alloc_local(update.id, runner.local)
 

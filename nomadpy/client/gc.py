@@ -12,6 +12,7 @@ import msgspec
 import trio
 
 from nomadpy.client.config import GcConfig
+from nomadpy.model.errors import Unavailable
 
 if TYPE_CHECKING:
     from nomadpy.client.alloc_runner import AllocRunner
@@ -88,11 +89,13 @@ class GarbageCollector:
                 return  # nothing could be removed; the log says why, and the next round tries again
 
     async def collect_all(self) -> None:
-        """Removes every finished allocation, asked for by an operator."""
-        await self._destroy([runner for runner in self._client.runners.values() if runner.finished])
+        """Removes every finished allocation whose end the servers know, asked for by an operator."""
+        await self._destroy(self._finished())
 
     async def collect(self, runner: AllocRunner) -> None:
-        """Removes one finished allocation, asked for by an operator."""
+        """Removes one finished allocation, asked for by an operator. Raises Unavailable while its end is unreported."""
+        if not runner.local.acknowledged:
+            raise Unavailable(f"the end of allocation {runner.alloc.id} has not reached the servers yet; try again")
         await self._destroy([runner])
 
     async def _destroy(self, runners: Sequence[AllocRunner]) -> None:

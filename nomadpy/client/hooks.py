@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -141,7 +142,9 @@ class TaskDirHook(PrestartOnly):
         """Makes it, once."""
         context.tell(ev.task_setup(context.now_ns()))
         try:
-            await trio.to_thread.run_sync(context.alloc_dir.build_task, context.task.name)
+            secrets_mb = context.task.resources.secrets_mb
+            build = partial(context.alloc_dir.build_task, context.task.name, secrets_mb=secrets_mb)
+            await trio.to_thread.run_sync(build)
         except OSError as error:
             event = ev.setup_failure(context.now_ns(), f"failed to build task directory: {error}")
             raise HookFailed(event, recoverable=True) from error

@@ -24,7 +24,7 @@ class UpdateReporter:
     """Collects ids of changed allocations and reports them.
 
     ``collect`` gives the present report of an id (None when it is gone), ``store`` makes reports durable, ``send``
-    delivers them, ``delivered`` hears of what arrived.
+    delivers them, ``delivered`` hears of what the servers have.
     """
 
     def __init__(
@@ -82,17 +82,17 @@ class UpdateReporter:
     async def _report(self) -> bool:
         """One report of everything that differs from what the servers have; False when it must be repeated."""
         ids, self._changed = self._changed, set()
-        updates = [update for id in sorted(ids) if (update := self._collect(id)) is not None and self._is_news(update)]
-        if not updates:
-            return True
+        updates = [update for id in sorted(ids) if (update := self._collect(id)) is not None]
+        news = [update for update in updates if self._is_news(update)]
         try:
-            await self._store(updates)
-            await self._send(updates)
-            self._acknowledged.update((update.id, update) for update in updates)
+            if news:
+                await self._store(news)
+                await self._send(news)
+                self._acknowledged.update((update.id, update) for update in news)
             await self._delivered(updates)
         except NomadError as error:
             self._changed |= ids
-            fields = {"n_allocs": len(updates), "error": error.message, "code": error.code}
+            fields = {"n_allocs": len(news), "error": error.message, "code": error.code}
             log.warning("updates.not_sent", extra={"fields": fields})
             return False
         return True

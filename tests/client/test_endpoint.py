@@ -173,6 +173,7 @@ async def test_signals_and_gc(tmp_path: Path, jumping_clock: object) -> None:
         world.servers.stop(alloc.id)
         await world.until_status(alloc, "complete")
         await refused(500, "Task not running", world.client.alloc_signal(alloc.id, "web", "SIGHUP"))
+        await world.until(lambda: world.client.runners[alloc.id].local.acknowledged)
         await world.client.alloc_gc(alloc.id)
         assert not world.client.has_alloc(alloc.id)
 

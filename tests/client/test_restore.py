@@ -119,3 +119,15 @@ async def test_what_a_killed_agent_did_not_clean_up_is_swept_up(tmp_path: Path, 
     async with running_client(make_config(tmp_path), servers, driver) as world:
         await world.until(lambda: driver.attempt_of("web").destroyed)
         assert driver.starts == ["web"]
+
+
+async def test_a_stop_that_comes_while_a_task_is_being_found_again_ends_the_real_one(
+    tmp_path: Path, jumping_clock: object
+) -> None:
+    servers, driver = FakeServers(), ScriptedDriver()
+    alloc = await run_until_running(tmp_path, servers, driver)
+    servers.forget(alloc.id)
+    driver.recover_failures = 4
+    async with running_client(make_config(tmp_path), servers, driver) as world:
+        await world.until(lambda: not world.client.has_alloc(alloc.id))
+        assert driver.stops == ["web"]

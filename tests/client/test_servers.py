@@ -134,7 +134,7 @@ async def test_finished_allocs_beyond_the_limit_are_collected_oldest_first(
         await world.until(lambda: all(world.servers.status(a.id) == "complete" for a in allocs))
         await world.until(lambda: len(world.client.runners) == 2)
         assert set(world.client.runners) == {allocs[2].id, allocs[3].id}
-        world.servers.put(allocs[0].replace(client_status="complete"))
+        await world.until(lambda: all(r.local.acknowledged for r in world.client.runners.values()))
         await world.client.gc_all()
         assert world.client.runners == {}
         assert list((tmp_path / "alloc").iterdir()) == []
