@@ -249,6 +249,8 @@ class Api:
         hung_up = isinstance(problem, http.client.RemoteDisconnected)
         if isinstance(problem, http.client.BadStatusLine) and not hung_up and self._scheme == "http":
             return Unreachable(f"the agent at {where} does not speak plain HTTP; does it want https://?")
+        if "WRONG_VERSION_NUMBER" in str(problem):
+            return Unreachable(f"the agent at {where} does not speak TLS; does it want http://?")
         reason = getattr(problem, "strerror", None) or str(problem) or type(problem).__name__
         return Unreachable(f"cannot talk to the agent at {where}: {reason}")
 

@@ -501,3 +501,23 @@ def test_undeclared_variables_are_refused_unless_told(nomadpy: Run, cluster: Any
     path.write_text('job "web" {\n  group "g" {\n    task "t" { driver = "raw_exec" }\n  }\n}\n')
     assert nomadpy("run", "-detach", "-var=x=1", str(path)).code == 1
     assert nomadpy("run", "-detach", "-hcl2-strict=false", "-var=x=1", str(path)).code == 0
+
+
+def test_what_was_dispatched_shows_its_own_allocations(nomadpy: Run, cluster: Any) -> None:
+    dispatched = p.job(ParameterizedJob={"Payload": "optional"}, Dispatched=True)
+    cluster.on("GET", "/v1/job/web", dispatched)
+    shown = nomadpy("job", "status", "web").out
+    assert "\nAllocations\n" in shown
+    assert "Dispatched Jobs" not in shown
+    cluster.on("GET", "/v1/job/web", {**dispatched, "Dispatched": False})
+    assert "Children Job Summary" in nomadpy("job", "status", "web").out
+
+
+def test_a_job_file_in_yaml(nomadpy: Run, cluster: Any, tmp_path: Path) -> None:
+    path = tmp_path / "web.yaml"
+    task = "{driver: raw_exec, config: {command: /bin/echo}}"
+    path.write_text(f"job:\n  web:\n    group:\n      front:\n        task:\n          httpd: {task}\n")
+    assert nomadpy("run", "-detach", str(path)).code == 0
+    body = cluster.asked("PUT", "/v1/jobs").body
+    assert body["Job"]["TaskGroups"][0]["Tasks"][0]["Driver"] == "raw_exec"
+    assert body["Submission"]["Format"] == "yaml"

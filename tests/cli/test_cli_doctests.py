@@ -18,6 +18,7 @@ MODULES = (
     "verbs.top",
     "views.base",
     "views.explain",
+    "views.job",
     "views.plan",
     "views.progress",
 )

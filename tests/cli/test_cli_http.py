@@ -175,6 +175,16 @@ def test_tls_does_not_trust_strangers_unless_told(serve: Callable[[Any], None]) 
     assert api_of(Settings(address=address, skip_verify=True)).get("/v1/status/leader") == "ok"
 
 
+def test_tls_where_there_is_none_and_none_where_there_is(agent: Any, serve: Callable[[Any], None]) -> None:
+    with pytest.raises(Unreachable, match="does not speak TLS"):
+        api_of(Settings(address=agent.address.replace("http:", "https:"))).get("/v1/jobs")
+    server = tls_server(trustme.CA(), "127.0.0.1")
+    server.handle_error = lambda *_: None
+    serve(server)
+    with pytest.raises(Unreachable, match="127.0.0.1"):
+        api_of(Settings(address=f"http://127.0.0.1:{server.server_address[1]}")).get("/v1/jobs")
+
+
 def test_missing_tls_files_are_named() -> None:
     with pytest.raises(UsageProblem, match="TLS files"):
         api_of(Settings(address="https://127.0.0.1:1", ca_cert="/none.pem")).get("/v1/jobs")

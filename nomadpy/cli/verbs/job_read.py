@@ -70,7 +70,7 @@ def _show(session: Session, job: dict[str, Any], *, short: bool, evals: bool, al
         return
     path = job_path(job["ID"])
     counts = session.api.get(f"{path}/summary", **scope)
-    if job.get("Periodic") or job.get("ParameterizedJob"):
+    if views.is_parent(job):
         session.show(stack(header, *_parent(session, job, counts)))
         return
     stubs = session.api.get(f"{path}/allocations", **scope, all=all_allocs or None) or []

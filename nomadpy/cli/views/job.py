@@ -48,6 +48,17 @@ def job_list(jobs: list[dict[str, Any]], now_ns: int, *, verbose: bool = False, 
     return Columns(headers, rows, flexible=["ID"])
 
 
+def is_parent(job: dict[str, Any]) -> bool:
+    """Whether a job only starts others. What was dispatched still carries the parameters, but runs itself.
+
+    >>> is_parent({"ParameterizedJob": {"Payload": ""}})
+    True
+    >>> is_parent({"ParameterizedJob": {"Payload": ""}, "Dispatched": True})
+    False
+    """
+    return bool(job.get("Periodic")) or bool(job.get("ParameterizedJob") and not job.get("Dispatched"))
+
+
 def type_of(job: dict[str, Any]) -> str:
     """The type of a job with what makes it a parent, as in ``batch/periodic``."""
     extra = [
@@ -76,7 +87,7 @@ def job_header(job: dict[str, Any], now_ns: int, next_launch: Any = None) -> Det
         ("Node Pool", job.get("NodePool") or "default"),
         ("Status", state_of(job)),
         ("Periodic", plain(bool(periodic))),
-        ("Parameterized", plain(bool(job.get("ParameterizedJob")))),
+        ("Parameterized", plain(bool(job.get("ParameterizedJob") and not job.get("Dispatched")))),
         ("Version", plain(job.get("Version", 0))),
     ]
     if job.get("StatusDescription"):
