@@ -19,13 +19,15 @@ from nomadpy.model.errors import Invalid
 
 
 @asynccontextmanager
-async def real_client(tmp_path: Path) -> AsyncIterator[tuple[Client, FakeServers]]:
-    """A client in development mode with every installed driver; its tasks end with it."""
+async def real_client(
+    tmp_path: Path, names: tuple[str, ...] = ("raw_exec", "mock_driver")
+) -> AsyncIterator[tuple[Client, FakeServers]]:
+    """A client in development mode with some of the installed drivers; its tasks end with it."""
 
     def context(name: str) -> DriverContext:
         return DriverContext(data_dir=str(tmp_path / "drivers" / name), dev_mode=True, node_name="node-1")
 
-    drivers = {name: driver for name, driver in load_drivers(context).items() if name in ("raw_exec", "mock_driver")}
+    drivers = {name: driver for name, driver in load_drivers(context).items() if name in names}
     servers = FakeServers()
     config = make_config(tmp_path, dev_mode=True, host_env={"PATH": os.environ["PATH"], "VAULT_TOKEN": "hidden"})
     client = Client(config, servers, drivers)
@@ -122,3 +124,23 @@ async def test_a_task_of_an_absent_driver_fails_with_the_names_of_those_present(
         await until(lambda: servers.status(alloc.id) == "failed", servers)
         shown = [e.display_message for e in servers.latest[alloc.id].task_states["web"].events]
         assert any('driver "qemu" is not available on this client; it has mock_driver, raw_exec' in s for s in shown)
+
+
+@pytest.mark.parametrize(
+    ("driver", "image", "user"),
+    [
+        pytest.param("docker", {"image": "busybox:nomadpy"}, "root", marks=pytest.mark.docker),
+        pytest.param("exec", {}, "nobody", marks=pytest.mark.exec),
+    ],
+)
+async def test_isolated_tasks_can_write_where_their_environment_says(
+    tmp_path: Path, driver: str, image: dict[str, str], user: str
+) -> None:
+    script = "id -un; touch $NOMAD_TASK_DIR/a $NOMAD_SECRETS_DIR/b $NOMAD_ALLOC_DIR/data/c && echo written"
+    config = {**image, "command": "/bin/sh", "args": ["-c", script]}
+    async with real_client(tmp_path, (driver,)) as (client, servers):
+        alloc = make_alloc(make_task(driver=driver, config=config), job_type="batch", restart_policy=None)
+        servers.put(alloc)
+        await until(lambda: servers.status(alloc.id) in ("complete", "failed"), servers)
+        assert await read_log(client, alloc) == f"{user}\nwritten\n"
+        assert (tmp_path / "alloc" / alloc.id / "alloc" / "data" / "c").exists()

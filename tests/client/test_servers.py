@@ -161,3 +161,15 @@ async def test_an_alloc_that_became_unknown_tells_that_it_is_back(tmp_path: Path
         world.servers.put(alloc.replace(client_status="unknown"))
         await world.until(lambda: "Reconnected" in world.servers.types(alloc.id))
         assert world.driver.starts == ["web"]
+
+
+async def test_a_cluster_that_began_anew_is_followed_from_its_beginning(tmp_path: Path, jumping_clock: object) -> None:
+    old = FakeServers()
+    old.index = 500
+    async with running_client(make_config(tmp_path), old) as world:
+        old.put(make_alloc())
+        await world.until(lambda: world.client._follower.index > 500)
+    new, alloc = FakeServers(), make_alloc()
+    new.put(alloc)
+    async with running_client(make_config(tmp_path), new) as world:
+        await world.until_status(alloc, "running")
