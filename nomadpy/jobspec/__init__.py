@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from nomadpy.model.job import Job, JobSubmission
 
-__all__ = ["JobFile", "load", "parse_text", "problems", "submission", "warnings"]
+__all__ = ["JobFile", "json_schema", "load", "parse_text", "problems", "submission", "warnings"]
 
 
 @dataclass(frozen=True)
@@ -115,3 +115,10 @@ def warnings(job: Job) -> list[str]:
     from nomadpy.model.admission import admit
 
     return list(admit(job).warnings)
+
+
+def json_schema() -> dict[str, Any]:
+    """A JSON Schema of YAML job files, for editors; the file job.schema.json in this package holds the same."""
+    from nomadpy.jobspec import _json_schema
+
+    return _json_schema.json_schema()
