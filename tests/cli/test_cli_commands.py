@@ -521,3 +521,12 @@ def test_a_job_file_in_yaml(nomadpy: Run, cluster: Any, tmp_path: Path) -> None:
     body = cluster.asked("PUT", "/v1/jobs").body
     assert body["Job"]["TaskGroups"][0]["Tasks"][0]["Driver"] == "raw_exec"
     assert body["Submission"]["Format"] == "yaml"
+
+
+def test_a_failed_task_is_shown_with_its_last_words(nomadpy: Run, cluster: Any) -> None:
+    tasks = {"httpd": {"State": "dead", "Failed": True, "Events": []}}
+    cluster.on("GET", f"/v1/allocation/{p.ALLOC}", p.alloc(ClientStatus="failed", TaskStates=tasks))
+    assert "Last Lines" not in nomadpy("alloc", "status", "a1a1a1").out
+    cluster.on("GET", f"/v1/client/fs/logs/{p.ALLOC}", LOG)
+    shown = nomadpy("alloc", "status", "a1a1a1").out
+    assert "Last Lines on stderr:\nline 15\nline 16\nline 17\nline 18\nline 19\n" in shown

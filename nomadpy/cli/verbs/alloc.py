@@ -12,6 +12,8 @@ from nomadpy.cli.flags import AsJSON, Detach, Template, Verbose
 from nomadpy.cli.lookup import find_id
 from nomadpy.cli.session import Session
 
+LAST_WORDS_LINES = 5
+LAST_WORDS_BYTES = 800
 Alloc = Annotated[str, typer.Argument(metavar="<allocation>")]
 OptionalTask = Annotated[str | None, typer.Argument(metavar="<task>", show_default=False)]
 TaskFlag = Annotated[str | None, typer.Option("-task", help="The task, where there are several.")]
@@ -72,7 +74,7 @@ def _show(session: Session, found: dict[str, Any], *, short: bool, stats: bool, 
             head,
             views.addresses(found),
             views.checks(results or {}),
-            views.tasks(found, usage),
+            views.tasks(found, usage, last_words=_last_words(session, found)),
             section("Usage", views.usage_table(found, usage, now_ns)) if stats and usage else None,
             views.placement(found.get("Metrics") or {}, verbose=verbose) if verbose or never_started else None,
         )
@@ -89,6 +91,22 @@ def _ask_node(session: Session, found: dict[str, Any], what: str) -> dict[str, A
     except ApiError:
         # Usage and checks come from the node itself; the rest is known without it.
         return None
+
+
+def _last_words(session: Session, found: dict[str, Any]) -> dict[str, str]:
+    """The last lines on stderr of every task that failed, by name."""
+    words = {}
+    for name, task in (found.get("TaskStates") or {}).items():
+        if not task.get("Failed"):
+            continue
+        query = {"task": name, "type": "stderr", "origin": "end", "offset": LAST_WORDS_BYTES, "plain": True}
+        try:
+            text = session.api.send("GET", f"/v1/client/fs/logs/{found['ID']}", query=query).decode(errors="replace")
+        except ApiError:
+            # The files may be gone already, or the task never wrote any.
+            continue
+        words[name] = "\n".join(text.split("\n")[-LAST_WORDS_LINES - 1 :]).rstrip()
+    return words
 
 
 def stats(session: Session, allocation: Alloc, *, as_json: AsJSON = False, template: Template = None) -> None:

@@ -96,12 +96,20 @@ def _dynamic(rows: list[list[str]], allocation: dict[str, Any]) -> list[list[str
     return [[label, "no" if label in static else "yes", address] for label, _, address in rows]
 
 
-def tasks(allocation: dict[str, Any], stats: dict[str, Any] | None, *, only: str = "") -> RenderableType | None:
-    """Every task with its resources, usage and recent events, in the order in which they start."""
+def tasks(
+    allocation: dict[str, Any], stats: dict[str, Any] | None, *, last_words: dict[str, str] | None = None
+) -> RenderableType | None:
+    """Every task with its resources, usage and recent events, in the order in which they start.
+
+    ``last_words`` are the last lines on stderr of those that failed, which mostly tell why.
+    """
     states = allocation.get("TaskStates") or {}
-    names = [name for name in _order(allocation, states) if not only or name == only]
     usage = (stats or {}).get("Tasks") or {}
-    parts = [_task(allocation, name, states.get(name) or {}, usage.get(name)) for name in names]
+    parts: list[RenderableType] = []
+    for name in _order(allocation, states):
+        parts.append(_task(allocation, name, states.get(name) or {}, usage.get(name)))
+        if (last_words or {}).get(name):
+            parts.append(section("Last Lines on stderr:", Text((last_words or {})[name])))
     return stack(*parts) if parts else None
 
 
