@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from nomadpy.model.admission import warnings_text
 from nomadpy.model.caller import Caller
 from nomadpy.model.cron import next_launch
-from nomadpy.model.diff import annotate, diff_jobs
+from nomadpy.model.diff import annotate, diff_jobs, spec_equal
 from nomadpy.model.errors import Conflict, Invalid, NotFound
 from nomadpy.model.evaluation import TRIGGER_JOB_REGISTER, TRIGGER_JOB_SCALING, Evaluation
 from nomadpy.model.job import Job, ScalingEvent, TaskGroup
@@ -49,7 +49,9 @@ class LaunchHandlers:
         server = self._server
         if not request.job:
             raise Invalid("Job must be specified")
-        job, warnings = self._jobs.prepare(caller, request.job, namespace=namespace or request.namespace)
+        job, warnings = self._jobs.prepare(
+            caller, request.job, namespace=namespace or request.namespace, without_id="Job must have a valid ID"
+        )
         if job_id is not None and job.id != job_id:
             raise Invalid("Job ID does not match")
         caller.require(job.namespace, "submit-job", "plan-job")
@@ -76,6 +78,8 @@ class LaunchHandlers:
         )
 
     def _candidate(self, job: Job, old: Job | None) -> Job:
+        if old is not None and spec_equal(old, job):
+            return old
         index = self._server.store.index + 1
         return job.replace(
             version=old.version + 1 if old else 0,
