@@ -1,16 +1,20 @@
 """The log of a single server, on disk: nothing that was acknowledged is lost when the process or the machine dies.
 
-One append-only file of records: length u32, CRC32 of the data u32, index u64 (little-endian), data. Everything that is
-proposed while a sync is under way shares the next one (group commit). Entries are applied and answered after the sync.
+One append-only file of records: length u32, CRC32 u32 of what follows it, index u64, place in its batch u32
+(little-endian), data. Everything that is proposed while a sync is under way shares the next one (group commit): that is
+a batch. Entries are applied and answered after the sync.
 
-At start the file is read to its end. A record that is cut off at the very end was never acknowledged and is dropped; a
-bad record with good ones after it means that the disk lost data, and then the server refuses to start. After a failed
-write or sync nothing more is accepted, because what the disk holds is then unknown.
+At start the file is read to its end. A bad record and what follows it was never acknowledged when all of it can belong
+to one batch, the last; it is dropped. When a record of a later batch follows, the bad one had been synced, so the disk
+lost data, and then the server refuses to start. After a failed write or sync nothing more is accepted, because what the
+disk holds is then unknown.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
+import mmap
 import os
 import struct
 import time
@@ -19,15 +23,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import trio
 
-from nomadpy.model.errors import Bug, NomadError, OutcomeUnknown, TimedOut
+from nomadpy.model.errors import Bug, NoLeader, NomadError, OutcomeUnknown, TimedOut
 from nomadpy.raft.contract import Apply, LogStatistics
 
-_HEADER = struct.Struct("<IIQ")
-_MAGIC = b"nomadpy journal 1\n"
+log = logging.getLogger(__name__)
+
+_HEADER = struct.Struct("<IIQI")
+_CHECKED = struct.Struct("<QI")  # the part of the header that the checksum covers; a wrong length shows in the data
+_MAGIC = b"nomadpy journal 2\n"
 ENTRY_BYTES_MAX = 64 << 20
 _BATCH_BYTES_MAX = 8 << 20
+_NOT_HERE = "the log is not running"
 
 
 class JournalCorrupt(NomadError):
@@ -74,7 +83,8 @@ class JournalLog:
         return True
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Reads the journal, applying each entry, then writes what is proposed."""
+        """Reads the journal, applying each entry, then writes what is proposed. Raises JournalCorrupt, NomadError when
+        another process holds the journal, and whatever ``apply`` raises."""
         self._open()
         try:
             for index, data in self._replay():
@@ -86,18 +96,23 @@ class JournalLog:
                 await self._commit(self._gather(first))
         finally:
             self._ready = False
+            self._refuse_waiting()
             os.close(self._fd)
 
     async def propose(self, data: bytes, *, timeout_s: float = 10.0) -> Any:
         """Writes and syncs the entry, applies it, and returns what ``apply`` said."""
         if len(data) > ENTRY_BYTES_MAX:
             raise Bug(f"a log entry of {len(data)} bytes is larger than {ENTRY_BYTES_MAX}")
+        if not self.is_leader:
+            raise NoLeader(self._broken or _NOT_HERE)
         proposal = _Proposal(data)
-        with trio.move_on_after(timeout_s):
-            await self._send.send(proposal)
-            await proposal.done.wait()
-        if not proposal.done.is_set():
+        try:
+            with trio.move_on_after(timeout_s):
+                await self._send.send(proposal)
+                await proposal.done.wait()
+        finally:
             proposal.abandoned = True
+        if not proposal.done.is_set():
             if proposal.written:
                 raise OutcomeUnknown("the entry was written, but its outcome is not known yet")
             raise TimedOut(f"the log took no entry within {timeout_s} s; nothing was changed")
@@ -120,43 +135,58 @@ class JournalLog:
     # --- the file --------------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
+        new = not self._directory.exists()
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            self._lock()
+            # A shorter file is one whose creation was interrupted: nothing can have been stored in it yet.
+            if os.fstat(self._fd).st_size < len(_MAGIC) and _MAGIC.startswith(self._path.read_bytes()):
+                os.ftruncate(self._fd, 0)
+                os.pwrite(self._fd, _MAGIC, 0)
+                os.fsync(self._fd)
+                _sync_directory(self._directory)
+                if new:
+                    _sync_directory(self._directory.parent)
+        except BaseException:
             os.close(self._fd)
+            raise
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
             raise NomadError(f"{self._path} is in use by another agent") from error
-        if os.fstat(self._fd).st_size == 0:
-            os.write(self._fd, _MAGIC)
-            os.fsync(self._fd)
-            directory = os.open(self._directory, os.O_RDONLY)
-            os.fsync(directory)
-            os.close(directory)
 
     def _replay(self) -> Iterator[tuple[int, bytes]]:
-        data = self._path.read_bytes()
-        if not data.startswith(_MAGIC):
-            raise JournalCorrupt(f"{self._path} is not a nomadpy journal")
-        at = len(_MAGIC)
-        while at < len(data):
-            record = _record_at(data, at)
-            if record is None:
-                self._drop_tail(data, at)
-                return
-            index, body, at = record
-            if index != self._index + 1:
-                raise JournalCorrupt(f"{self._path}: entry {index} follows entry {self._index}")
-            yield index, body
+        if os.pread(self._fd, len(_MAGIC), 0) != _MAGIC:
+            raise JournalCorrupt(f"{self._path} is not a journal of this version of nomadpy")
+        with mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ) as data:
+            at = len(_MAGIC)
+            while at < len(data):
+                record = _record_at(data, at)
+                if record is None:
+                    self._check_tail(data, at)
+                    break
+                index, body, _, at = record
+                if index != self._index + 1:
+                    raise JournalCorrupt(f"{self._path}: entry {index} follows entry {self._index}")
+                yield index, body
+            cut_off = at < len(data)
+        if cut_off:
+            fields = {"path": str(self._path), "after_index": self._index, "byte": at}
+            log.warning("journal.unfinished_batch_dropped", extra={"fields": fields})
+            os.ftruncate(self._fd, at)
+            os.fsync(self._fd)
 
-    def _drop_tail(self, data: bytes, at: int) -> None:
-        if _holds_a_later_record(data, at, self._index + 1):
+    def _check_tail(self, data: mmap.mmap, at: int) -> None:
+        if _holds_a_later_batch(data, at, self._index + 1):
             raise JournalCorrupt(
-                f"{self._path}: the record after entry {self._index} (byte {at}) is damaged and good records follow it; "
+                f"{self._path}: the record after entry {self._index} (byte {at}) is damaged and good records follow; "
                 "restore the file from a backup"
             )
-        os.ftruncate(self._fd, at)
-        os.fsync(self._fd)
+
+    # --- writing ---------------------------------------------------------------------------------------------------
 
     def _gather(self, first: _Proposal) -> list[_Proposal]:
         batch, size = [first], len(first.data)
@@ -169,32 +199,40 @@ class JournalLog:
         return [proposal for proposal in batch if not proposal.abandoned]
 
     async def _commit(self, batch: list[_Proposal]) -> None:
+        if not batch:
+            return
         if self._broken:
-            for proposal in batch:
-                proposal.error = NomadError(self._broken)
-                proposal.done.set()
+            _fail(batch, NoLeader, self._broken)
             return
         frames = []
-        for offset, proposal in enumerate(batch, 1):
+        for place, proposal in enumerate(batch):
             proposal.written = True
-            frames.append(_HEADER.pack(len(proposal.data), zlib.crc32(proposal.data), self._index + offset))
-            frames.append(proposal.data)
+            frames.append(_record(self._index + 1 + place, place, proposal.data))
         try:
             with trio.CancelScope(shield=True):
                 await self._write(b"".join(frames))
         except OSError as error:
             self._broken = f"the journal cannot be written any more: {error}"
-            for proposal in batch:
-                proposal.error = OutcomeUnknown(self._broken)
-                proposal.done.set()
+            _fail(batch, OutcomeUnknown, self._broken)
             return
-        for proposal in batch:
+        for place, proposal in enumerate(batch):
+            try:
+                proposal.result = self._apply(self._index + 1, proposal.data)
+            except BaseException:
+                self._broken = f"entry {self._index + 1} could not be applied"
+                _fail(batch[place:], OutcomeUnknown, self._broken)
+                raise
             self._index += 1
             self._written += 1
+            proposal.done.set()
+
+    def _refuse_waiting(self) -> None:
+        """Answers those whose entries will not be written any more."""
+        while True:
             try:
-                proposal.result = self._apply(self._index, proposal.data)
-            finally:
-                proposal.done.set()
+                _fail([self._receive.receive_nowait()], NoLeader, self._broken or _NOT_HERE)
+            except trio.WouldBlock:
+                return
 
     async def _write(self, data: bytes) -> None:
         started = time.perf_counter()
@@ -207,6 +245,12 @@ class JournalLog:
         self._syncs += 1
 
 
+def _fail(batch: list[_Proposal], kind: type[NomadError], message: str) -> None:
+    for proposal in batch:
+        proposal.error = kind(message)
+        proposal.done.set()
+
+
 def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
@@ -214,23 +258,50 @@ def _write_all(fd: int, data: bytes) -> None:
     os.fdatasync(fd)
 
 
-def _record_at(data: bytes, at: int) -> tuple[int, bytes, int] | None:
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _checksum(index: int, place: int, body: bytes) -> int:
+    return zlib.crc32(body, zlib.crc32(_CHECKED.pack(index, place)))
+
+
+def _record(index: int, place: int, body: bytes) -> bytes:
+    return _HEADER.pack(len(body), _checksum(index, place, body), index, place) + body
+
+
+def _record_at(data: mmap.mmap, at: int) -> tuple[int, bytes, int, int] | None:
+    """(index, data, place in its batch, where the next one begins), or None when there is no good record."""
     if at + _HEADER.size > len(data):
         return None
-    length, checksum, index = _HEADER.unpack_from(data, at)
+    length, checksum, index, place = _HEADER.unpack_from(data, at)
     end = at + _HEADER.size + length
     if length > ENTRY_BYTES_MAX or end > len(data):
         return None
     body = data[at + _HEADER.size : end]
-    return (index, body, end) if zlib.crc32(body) == checksum else None
+    return (index, body, place, end) if _checksum(index, place, body) == checksum else None
 
 
-def _holds_a_later_record(data: bytes, at: int, after: int) -> bool:
-    """Whether a whole record with a later index lies behind a bad one: then the end was not merely cut off."""
-    for start in range(at + 1, max(at + 1, len(data) - _HEADER.size + 1)):
-        length, checksum, index = _HEADER.unpack_from(data, start)
-        if after <= index <= after + 1_000_000 and 0 < length <= len(data) - start - _HEADER.size:
-            body = data[start + _HEADER.size : start + _HEADER.size + length]
-            if zlib.crc32(body) == checksum:
-                return True
+def _holds_a_later_batch(data: mmap.mmap, at: int, bad: int) -> bool:
+    """Whether a good record of a later batch lies behind the bad one, which has index ``bad``."""
+    for start in _plausible(data, at + 1, bad):
+        record = _record_at(data, start)
+        if record is not None and record[0] - record[2] > bad:
+            return True
     return False
+
+
+def _plausible(data: mmap.mmap, begin: int, bad: int) -> Iterator[int]:
+    """Where records with an index not far above ``bad`` might begin; every byte position is looked at."""
+    index_at = begin + 8  # behind length and checksum
+    for shift in range(8):
+        usable = (len(data) - index_at - shift) // 8 * 8
+        if usable <= 0:
+            continue
+        words = np.frombuffer(data[index_at + shift : index_at + shift + usable], dtype="<u8")
+        for found in np.flatnonzero((words > bad) & (words < bad + 100_000_000)):
+            yield begin + shift + 8 * int(found)
