@@ -64,12 +64,15 @@ class NodeService:
         server = self._server
         self._authentic(node_id, secret_id)
         number = server.store.node_number(node_id)
+        # After a restart from a snapshot no order is remembered; the state as it is now answers for all of them, so
+        # that a node does not take the answer for an older one.
+        server.orders_index.setdefault(number, server.store.index)
         with trio.move_on_after(min(max(wait_s, 0.0), WAIT_S_MAX)):
-            while server.orders_index.get(number, 0) <= after:
+            while server.orders_index[number] <= after:
                 await server.watch.changed(f"orders:{number}")
         table = server.store.allocs
         allocs = {table.ids.uuid(row): int(table.alloc_modify_index[row]) for row in table.rows_by_node(number)}
-        return Assignments(index=server.orders_index.get(number, 0), allocs=allocs)
+        return Assignments(index=server.orders_index[number], allocs=allocs)
 
     async def get_allocs(self, node_id: str, secret_id: str, alloc_ids: list[str]) -> list[Allocation]:
         """Full allocations with their jobs; ids that are gone are left out."""
