@@ -333,3 +333,8 @@ def test_unknown_fields_and_missing_parts_do_not_break_a_view() -> None:
     ):
         assert draw(view)
     assert alloc.tasks(empty, None) is None
+
+
+def test_names_of_strangers_do_not_steer_the_terminal() -> None:
+    lines = draw(job.job_list([p.job_stub("evil\x1b[2J\x07\r")], NOW))
+    assert lines[1].startswith("evil[2J  service")

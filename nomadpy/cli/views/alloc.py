@@ -14,6 +14,7 @@ from nomadpy.cli.views.base import (
     Details,
     ago,
     date,
+    harmless,
     heading,
     moment_ns,
     plain,
@@ -109,7 +110,7 @@ def tasks(
     for name in _order(allocation, states):
         parts.append(_task(allocation, name, states.get(name) or {}, usage.get(name)))
         if (last_words or {}).get(name):
-            parts.append(section("Last Lines on stderr:", Text((last_words or {})[name])))
+            parts.append(section("Last Lines on stderr:", Text(harmless((last_words or {})[name]))))
     return stack(*parts) if parts else None
 
 

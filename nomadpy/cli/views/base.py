@@ -320,5 +320,14 @@ def _line(console: Console, line: Text) -> Iterable[Segment]:
     yield from line.render(console, end="\n")
 
 
+def harmless(text: str) -> str:
+    """Text of strangers without the characters that would steer the terminal.
+
+    >>> harmless("a\\x1b[31mb\\r\\tc\\n")
+    'a[31mb\\tc\\n'
+    """
+    return "".join(char for char in text if char in "\n\t" or (char.isprintable()))
+
+
 def _text(cell: Cell) -> Text:
-    return cell if isinstance(cell, Text) else Text(cell)
+    return cell if isinstance(cell, Text) else Text(harmless(cell))
