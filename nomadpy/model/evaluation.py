@@ -136,8 +136,35 @@ class DeploymentState(Noun):
     healthy_allocs: int = 0
     unhealthy_allocs: int = 0
 
+    def canarying(self) -> bool:
+        """Whether the group waits for its canaries, or for their promotion."""
+        return self.desired_canaries > 0 and not self.promoted
 
+    def complete(self) -> bool:
+        """Whether as many allocations as wanted are healthy, and nothing waits for promotion."""
+        return not self.canarying() and self.healthy_allocs >= max(self.desired_total, self.desired_canaries)
+
+
+# Deployment.status
+DEPLOYMENT_RUNNING, DEPLOYMENT_PAUSED, DEPLOYMENT_FAILED, DEPLOYMENT_SUCCESSFUL, DEPLOYMENT_CANCELLED = (
+    "running",
+    "paused",
+    "failed",
+    "successful",
+    "cancelled",
+)
 DEPLOYMENT_ACTIVE = frozenset(("running", "paused", "blocked", "unblocking", "initializing", "pending"))
+# Deployment.status_description
+DEPLOYMENT_RUNNING_TEXT = "Deployment is running"
+DEPLOYMENT_NEEDS_PROMOTION_TEXT = "Deployment is running but requires manual promotion"
+DEPLOYMENT_AUTO_PROMOTION_TEXT = "Deployment is running pending automatic promotion"
+DEPLOYMENT_PAUSED_TEXT = "Deployment is paused"
+DEPLOYMENT_SUCCESSFUL_TEXT = "Deployment completed successfully"
+DEPLOYMENT_JOB_STOPPED_TEXT = "Cancelled because job is stopped"
+DEPLOYMENT_NEWER_JOB_TEXT = "Cancelled due to newer version of job"
+DEPLOYMENT_UNHEALTHY_TEXT = "Failed due to unhealthy allocations"
+DEPLOYMENT_PROGRESS_TEXT = "Failed due to progress deadline"
+DEPLOYMENT_BY_USER_TEXT = "Deployment marked as failed"
 
 
 class Deployment(Noun):
@@ -163,6 +190,14 @@ class Deployment(Noun):
     def active(self) -> bool:
         """Whether the deployment may still change allocations."""
         return self.status in DEPLOYMENT_ACTIVE
+
+    def running_text(self) -> str:
+        """What the description says of a deployment that runs: also what it waits for."""
+        waiting = [state for state in self.task_groups.values() if state.canarying()]
+        if not waiting:
+            return DEPLOYMENT_RUNNING_TEXT
+        automatic = all(state.auto_promote for state in waiting)
+        return DEPLOYMENT_AUTO_PROMOTION_TEXT if automatic else DEPLOYMENT_NEEDS_PROMOTION_TEXT
 
 
 class FieldDiff(Noun):

@@ -346,6 +346,10 @@ class AllocTable:
         rows = rows[(self.eval[rows] == code) & (self.desired[rows] != _GONE)]
         return [int(row) for row in np.unique(rows)]
 
+    def deployment_id(self, row: int) -> str:
+        """The deployment that the row belongs to, "" when none."""
+        return self._deployments[int(self.deployment[row])]
+
     def rows_by_deployment(self, deployment_id: str) -> list[int]:
         """Rows of a deployment."""
         code = self._deployments.find(deployment_id)
@@ -446,7 +450,7 @@ class AllocTable:
             alloc_states=extra.alloc_states,
             previous_allocation=self._uuid_or_empty(extra.previous),
             next_allocation=self._uuid_or_empty(extra.next),
-            deployment_id=self._deployments[int(self.deployment[row])],
+            deployment_id=self.deployment_id(row),
             deployment_status=extra.deployment_status,
             reschedule_tracker=extra.tracker,
             network_status=extra.network_status,

@@ -222,6 +222,8 @@ class AnnotateAlloc(Record):
 
 
 class DeploymentUpdate(Record):
+    """A new status of a deployment."""
+
     deployment_id: str = ""
     status: str = ""
     description: str = ""
@@ -251,14 +253,33 @@ class ApplyPlans(Command):
     evals: tuple[Evaluation, ...] = ()
 
 
-class UpdateDeployments(Command):
-    """Stores changed deployments, e.g. from the deployment watcher, with the evaluations that follow."""
+class ChangeDeployment(Command):
+    """Fails, pauses or resumes a deployment; refused when it is over. ``rollback`` is registered as a new version
+    unless the job has moved on from the deployment's version."""
 
-    deployments: tuple[Deployment, ...] = ()
-    transitions: dict[str, DesiredTransition] = {}
+    update: DeploymentUpdate
+    rollback: Job | None = None
+    evals: tuple[Evaluation, ...] = ()
+
+
+class PromoteDeployment(Command):
+    """Lets the other allocations of groups (all of them when none is named) follow their canaries. Refused when the
+    deployment is over or canaries are not healthy."""
+
+    deployment_id: str = ""
+    groups: tuple[str, ...] = ()
+    evals: tuple[Evaluation, ...] = ()
+
+
+class SetAllocsHealth(Command):
+    """An operator's word on the health of a deployment's allocations, with the change of the deployment that follows
+    from it. Refused when the deployment is over or has no such allocation."""
+
+    deployment_id: str = ""
     healthy_alloc_ids: tuple[str, ...] = ()
     unhealthy_alloc_ids: tuple[str, ...] = ()
-    job: Job | None = None
+    update: DeploymentUpdate | None = None
+    rollback: Job | None = None
     evals: tuple[Evaluation, ...] = ()
 
 
@@ -323,7 +344,9 @@ AnyCommand = (
     | UpdateAllocs
     | UpdateAllocTransitions
     | ApplyPlans
-    | UpdateDeployments
+    | ChangeDeployment
+    | PromoteDeployment
+    | SetAllocsHealth
     | SetSchedulerConfig
     | UpsertNamespace
     | DeleteNamespace

@@ -6,7 +6,7 @@ A function returns the value of its outcome, or raises ``Refused`` before it has
 from __future__ import annotations
 
 from nomadpy.state import commands as c
-from nomadpy.state.apply import allocs, jobs, nodes, operator, plans
+from nomadpy.state.apply import allocs, deployments, jobs, nodes, operator, plans
 from nomadpy.state.store import Handler
 
 HANDLERS: dict[type[c.Command], Handler] = {
@@ -30,7 +30,9 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.AddNodeEvents: nodes.add_events,
     c.DeregisterNodes: nodes.deregister,
     c.ApplyPlans: plans.apply_plans,
-    c.UpdateDeployments: plans.update_deployments,
+    c.ChangeDeployment: deployments.change,
+    c.PromoteDeployment: deployments.promote,
+    c.SetAllocsHealth: deployments.set_allocs_health,
     c.SetSchedulerConfig: operator.set_scheduler_config,
     c.UpsertNamespace: operator.upsert_namespace,
     c.DeleteNamespace: operator.delete_namespace,

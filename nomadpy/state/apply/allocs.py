@@ -9,6 +9,7 @@ from nomadpy.model.evaluation import Deployment
 from nomadpy.model.resources import AllocatedPort
 from nomadpy.state import commands as c
 from nomadpy.state.allocs import CLIENT, CLIENT_CODE
+from nomadpy.state.apply.deployments import set_health
 from nomadpy.state.apply.evals import drop_eval, put_evals, refresh_status, remove_job
 from nomadpy.state.store import StateStore
 
@@ -49,8 +50,7 @@ def _take_report(store: StateStore, index: int, now_ns: int, row: int, update: A
     if update.deployment_status is not None and (
         extra.deployment_status is None or extra.deployment_status.healthy is None
     ):
-        canary = extra.deployment_status.canary if extra.deployment_status else False
-        extra.deployment_status = update.deployment_status.replace(canary=canary, modify_index=index)
+        set_health(store, index, now_ns, row, update.deployment_status)
     if update.network_status is not None:
         extra.network_status = update.network_status
     set_client_status(store, index, now_ns, row, update.client_status)

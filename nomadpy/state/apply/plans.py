@@ -1,4 +1,4 @@
-"""Plans and deployments.
+"""Plans.
 
 The applier checks once more what the scheduler decided: stops always pass, placements pass where they still fit. Space
 and ports of allocations that the same plan stops count as free, so that a replacement may take its predecessor's place.
@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from nomadpy.model.alloc import AllocDeploymentStatus, RescheduleTracker
 from nomadpy.model.demand import Demand, group_demand
-from nomadpy.model.evaluation import Deployment
 from nomadpy.model.job import Job, TaskGroup
 from nomadpy.model.resources import AllocatedDevice
 from nomadpy.state import commands as c
 from nomadpy.state.allocs import DESIRED_CODE
+from nomadpy.state.apply import deployments
 from nomadpy.state.apply.allocs import set_client_status
 from nomadpy.state.apply.evals import put_evals, refresh_status
 from nomadpy.state.store import StateStore
@@ -72,12 +72,12 @@ def _apply_plan(store: StateStore, index: int, now_ns: int, plan: c.PlanResult) 
         _stop(store, index, now_ns, stop, room)
     for annotation in plan.annotate:
         _annotate(store, index, now_ns, annotation)
+    for change in plan.deployment_updates:
+        deployments.change_status(store, index, now_ns, change)
+    if plan.deployment is not None:
+        deployments.open_groups(store, index, now_ns, plan.deployment)
     for update in plan.in_place:
         _update_in_place(store, index, now_ns, update)
-    if plan.deployment is not None:
-        put_deployment(store, index, now_ns, plan.deployment)
-    for change in plan.deployment_updates:
-        _change_deployment(store, index, now_ns, change)
     if plan.stops or plan.annotate or plan.in_place:
         store.touch("allocs")
     return _place_all(store, index, now_ns, plan, room)
@@ -149,10 +149,13 @@ def _update_in_place(store: StateStore, index: int, now_ns: int, update: c.Updat
     if not table.is_over(row):
         store.nodes.change(int(table.node[row]), old.demand, table.shape_of(row).demand)
     table.set_eval(row, update.eval_id)
+    joins = update.deployment_id != table.deployment_id(row)
     table.set_deployment(row, update.deployment_id)
     extra = table.edit(row)
     extra.desired_description = "alloc updating in-place"
     extra.deployment_status = None
+    if joins:
+        deployments.count_placed(store, index, now_ns, row)
     table.touch(row, index, now_ns, by_server=True)
 
 
@@ -274,6 +277,9 @@ def _place_block(store: StateStore, index: int, now_ns: int, placed: Block) -> N
     for position, detail in block.details.items():
         if position in row_of:
             _set_detail(store, index, now_ns, row_of[position], detail)
+    if block.deployment_id:
+        canaries = [row_of[at] for at, detail in sorted(block.details.items()) if detail.canary and at in row_of]
+        deployments.count_placed(store, index, now_ns, first, count=len(kept), canary_rows=canaries)
     store.jobs.count(job, group.name, index, starting=len(kept), queued=-len(kept))
     store.touch("allocs", "job_summary")
 
@@ -297,41 +303,3 @@ def _set_detail(store: StateStore, index: int, now_ns: int, row: int, detail: c.
         extra.previous = previous
         table.edit(previous).next = row
         table.touch(previous, index, now_ns, by_server=True)
-
-
-# --- deployments ------------------------------------------------------------------------------------------------------
-
-
-def put_deployment(store: StateStore, index: int, now_ns: int, deployment: Deployment) -> None:
-    """Stores a deployment, new or changed."""
-    old = store.deployments.get(deployment.id)
-    store.deployments[deployment.id] = deployment.replace(
-        create_index=old.create_index if old else index,
-        create_time_ns=old.create_time_ns if old else now_ns,
-        modify_index=index,
-        modify_time_ns=now_ns,
-    )
-    store.deployments_by_job.setdefault((deployment.namespace, deployment.job_id), {})[deployment.id] = None
-    store.touch("deployments")
-
-
-def _change_deployment(store: StateStore, index: int, now_ns: int, change: c.DeploymentUpdate) -> None:
-    old = store.deployments.get(change.deployment_id)
-    if old is not None:
-        changed = old.replace(status=change.status, status_description=change.description)
-        put_deployment(store, index, now_ns, changed)
-
-
-def update_deployments(store: StateStore, index: int, command: c.UpdateDeployments) -> None:
-    """Stores changed deployments and what the watcher wants of their allocations."""
-    for deployment in command.deployments:
-        put_deployment(store, index, command.now_ns, deployment)
-    for alloc_id, transition in command.transitions.items():
-        row = store.allocs.row(alloc_id)
-        if row is not None:
-            store.allocs.edit(row).transition = transition
-            store.allocs.touch(row, index, command.now_ns, by_server=True)
-            store.touch("allocs")
-    put_evals(store, index, command.now_ns, command.evals)
-    for key in dict.fromkeys((d.namespace, d.job_id) for d in command.deployments):
-        refresh_status(store, index, key)
