@@ -66,8 +66,9 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
         one.process.terminate()
         one.process.wait()
     for process in psutil.process_iter(["cmdline", "environ"]):
-        # Executors and tasks outlive their agent by design.
-        if any(str(tmp_path) in word for word in process.info["cmdline"] or []):
+        # Executors and tasks outlive their agent by design; the ones name the directory, the others inherit it.
+        words = [*(process.info["cmdline"] or []), *(process.info["environ"] or {}).values()]
+        if any(str(tmp_path) in word for word in words):
             process.kill()
 
 
