@@ -37,12 +37,18 @@ def raise_if_any(found: list[hcl.Diagnostic]) -> None:
     """Raises HclErrors with the problems, in the order of the file."""
     if not found:
         return
-    in_order = sorted(found, key=lambda each: each.range.start if each.range is not None else -1)
+    # What is wrong inside a dynamic block is wrong in all that it generates.
+    distinct = {(_start(each), each.summary, each.detail): each for each in found}
+    in_order = sorted(distinct.values(), key=_start)
     if len(in_order) > PROBLEMS_MAX:
         rest = len(in_order) - PROBLEMS_MAX
         more = hcl.Diagnostic("error", f"And {rest} more", "Only the first problems are shown.")
         in_order = [*in_order[:PROBLEMS_MAX], more]
     raise hcl.HclErrors(in_order)
+
+
+def _start(found: hcl.Diagnostic) -> int:
+    return found.range.start if found.range is not None else -1
 
 
 class _Decoder:
