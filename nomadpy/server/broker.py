@@ -49,6 +49,7 @@ class _Flight(msgspec.Struct):
     evaluation: Evaluation
     token: int
     deadline_ns: int
+    over: bool = False  # ended by other means while it was out
 
 
 class Broker:
@@ -56,7 +57,8 @@ class Broker:
 
     def __init__(self) -> None:
         self._ready: list[tuple[int, int, str]] = []  # (-priority, create index, eval id)
-        self._waiting: list[tuple[int, str]] = []  # (due, eval id)
+        self._waiting: list[tuple[int, str]] = []  # (due, eval id); counts only while ``_due`` says the same
+        self._due: dict[str, int] = {}
         self._evals: dict[str, Evaluation] = {}  # everything known that is not in flight
         self._job_owner: dict[Key, str] = {}  # the one evaluation of a job that is ready or in flight
         self._job_pending: dict[Key, dict[str, None]] = {}
@@ -73,22 +75,31 @@ class Broker:
             if evaluation.modify_index > self._flights[evaluation.id].evaluation.modify_index:
                 self._again[evaluation.id] = evaluation
             return
+        if evaluation.id in self._failed:
+            return
         known = evaluation.id in self._evals
         self._evals[evaluation.id] = evaluation
         if known:
             return
         if evaluation.wait_until_ns > now_ns:
-            heapq.heappush(self._waiting, (evaluation.wait_until_ns, evaluation.id))
+            self._wait(evaluation, evaluation.wait_until_ns)
         else:
             self._admit(evaluation)
 
     def forget(self, eval_id: str) -> None:
-        """Drops an evaluation that ended by other means; one in flight is left to its worker."""
+        """Drops an evaluation that ended by other means; one in flight is left to its worker, but not handed out
+        again."""
+        self._failed.pop(eval_id, None)
+        self._cancelable.pop(eval_id, None)
+        self._again.pop(eval_id, None)
+        if eval_id in self._flights:
+            self._flights[eval_id].over = True
         evaluation = self._evals.pop(eval_id, None)
         if evaluation is None:
             return
+        self._due.pop(eval_id, None)
         key = _key(evaluation)
-        self._job_pending.get(key, {}).pop(eval_id, None)
+        self._leave_pending(key, eval_id)
         self._deliveries.pop(eval_id, None)
         if self._job_owner.get(key) == eval_id:
             del self._job_owner[key]
@@ -113,7 +124,7 @@ class Broker:
     def ack(self, delivery: Delivery, now_ns: int) -> bool:
         """The evaluation is done. False when it had been taken away meanwhile."""
         eval_id = delivery.evaluation.id
-        if not self._take_back(delivery):
+        if self._take_back(delivery) is None:
             return False
         self._deliveries.pop(eval_id, None)
         key = _key(delivery.evaluation)
@@ -126,19 +137,21 @@ class Broker:
 
     def nack(self, delivery: Delivery, now_ns: int) -> bool:
         """The evaluation could not be worked on; it comes again after a delay, or has failed."""
-        if not self._take_back(delivery):
+        flight = self._take_back(delivery)
+        if flight is None:
             return False
         evaluation = self._again.pop(delivery.evaluation.id, delivery.evaluation)
         deliveries = self._deliveries[evaluation.id]
         key = _key(evaluation)
         del self._job_owner[key]
-        if deliveries >= DELIVERY_LIMIT:
+        if flight.over or deliveries >= DELIVERY_LIMIT:
             del self._deliveries[evaluation.id]
-            self._failed[evaluation.id] = evaluation
+            if not flight.over:
+                self._failed[evaluation.id] = evaluation
         else:
             delay_ns = _FIRST_DELAY_NS if deliveries == 1 else (deliveries - 1) * _NEXT_DELAY_NS
             self._evals[evaluation.id] = evaluation
-            heapq.heappush(self._waiting, (now_ns + delay_ns, evaluation.id))
+            self._wait(evaluation, now_ns + delay_ns)
         self._promote(key)
         return True
 
@@ -147,13 +160,16 @@ class Broker:
         for flight in [f for f in self._flights.values() if f.deadline_ns <= now_ns]:
             self.nack(Delivery(flight.evaluation, flight.token), now_ns)
         while self._waiting and self._waiting[0][0] <= now_ns:
-            _, eval_id = heapq.heappop(self._waiting)
-            if eval_id in self._evals:
+            due, eval_id = heapq.heappop(self._waiting)
+            if self._due.get(eval_id) == due:
+                del self._due[eval_id]
                 self._admit(self._evals[eval_id])
 
     def next_deadline(self) -> int | None:
         """When ``tick`` or ``dequeue`` should be called again, in Unix nanoseconds; None when nothing is timed."""
         times = [flight.deadline_ns for flight in self._flights.values()]
+        while self._waiting and self._due.get(self._waiting[0][1]) != self._waiting[0][0]:
+            heapq.heappop(self._waiting)
         if self._waiting:
             times.append(self._waiting[0][0])
         return min(times, default=None)
@@ -178,16 +194,27 @@ class Broker:
 
     def statistics(self) -> BrokerStatistics:
         """How many evaluations wait for what."""
-        waiting = sum(1 for _, eval_id in self._waiting if eval_id in self._evals)
+        waiting = len(self._due)
         pending = sum(len(ids) for ids in self._job_pending.values())
         return BrokerStatistics(
-            ready=max(0, len(self._evals) - waiting - pending),
+            ready=len(self._evals) - waiting - pending,
             unacked=len(self._flights),
             pending=pending,
             waiting=waiting,
             cancelable=len(self._cancelable),
             failed=len(self._failed),
         )
+
+    def _wait(self, evaluation: Evaluation, due_ns: int) -> None:
+        self._due[evaluation.id] = due_ns
+        heapq.heappush(self._waiting, (due_ns, evaluation.id))
+
+    def _leave_pending(self, key: Key, eval_id: str) -> None:
+        pending = self._job_pending.get(key)
+        if pending is not None:
+            pending.pop(eval_id, None)
+            if not pending:
+                del self._job_pending[key]
 
     def _admit(self, evaluation: Evaluation) -> None:
         key = _key(evaluation)
@@ -212,12 +239,11 @@ class Broker:
             else:
                 self._job_pending.setdefault(key, {})[other.id] = None
 
-    def _take_back(self, delivery: Delivery) -> bool:
+    def _take_back(self, delivery: Delivery) -> _Flight | None:
         flight = self._flights.get(delivery.evaluation.id)
         if flight is None or flight.token != delivery.token:
-            return False
-        del self._flights[delivery.evaluation.id]
-        return True
+            return None
+        return self._flights.pop(delivery.evaluation.id)
 
 
 def _key(evaluation: Evaluation) -> Key:

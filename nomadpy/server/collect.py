@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from nomadpy.model.alloc import FAILED, AllocListStub
 from nomadpy.model.evaluation import Evaluation
-from nomadpy.model.job import Job
+from nomadpy.model.job import Job, ReschedulePolicy
 from nomadpy.model.node import DOWN
 from nomadpy.server.config import ServerConfig
 from nomadpy.state import commands as c
@@ -30,14 +31,21 @@ def decide_collection(
         in_gone_job = (evaluation.namespace, evaluation.job_id) in gone
         threshold = config.batch_eval_gc_threshold_ns if evaluation.type == "batch" else config.eval_gc_threshold_ns
         if evaluation.terminal() and (in_gone_job or old(evaluation.modify_time_ns, threshold)):
-            rows = list(store.allocs.rows_by_eval(evaluation.id))
-            removable = [row for row in rows if _alloc_may_go(store, evaluation, row, in_gone_job=in_gone_job)]
+            rows = store.allocs.rows_by_eval(evaluation.id)
+            removable = [
+                row for row in rows
+                if (in_gone_job or old(int(store.allocs.modify_time[row]), threshold))
+                and _alloc_may_go(store, evaluation, row, now_ns, in_gone_job=in_gone_job)
+            ]  # fmt: skip
             allocs += removable
             if len(removable) == len(rows):
                 evals.append(evaluation.id)
+    for key in gone:
+        allocs += store.allocs.rows_by_job(key)
     deployments = [
         d.id for d in store.deployments.values()
         if not d.active() and old(d.modify_time_ns, config.deployment_gc_threshold_ns)
+        and not any(store.allocs.is_live(row) for row in store.allocs.rows_by_deployment(d.id))
     ]  # fmt: skip
     alloc_ids = [store.allocs.ids.uuid(row) for row in dict.fromkeys(allocs)]
     for at in range(0, max(len(alloc_ids), len(evals), len(jobs), len(deployments)), BATCH):
@@ -73,19 +81,27 @@ def _job_may_go(store: StateStore, config: ServerConfig, job: Job, now_ns: int, 
     return force or newest <= now_ns - config.job_gc_threshold_ns
 
 
-def _alloc_may_go(store: StateStore, evaluation: Evaluation, row: int, *, in_gone_job: bool) -> bool:
+def _alloc_may_go(store: StateStore, evaluation: Evaluation, row: int, now_ns: int, *, in_gone_job: bool) -> bool:
     table = store.allocs
     if not table.is_over(row):
         return False
     job = store.job(evaluation.namespace, evaluation.job_id)
-    if in_gone_job or job is None or job.stop or job.status == "dead":
+    if in_gone_job or job is None or job.stop:
         return True
-    if job.type == "batch" and table.shape_of(row).job.version == job.version:
-        return False  # finished work of a batch job counts as done as long as the job exists
-    if int(table.desired[row]) != DESIRED_CODE["run"]:
+    if job.type == "batch":
+        # Finished work of the job counts as done as long as the job exists.
+        return table.shape_of(row).job.job_modify_index != job.job_modify_index
+    if job.status == "dead" or table.desired[row] != DESIRED_CODE["run"]:
         return True
-    group = table.shape_of(row).group
-    failed = store.alloc_stub_at(row).client_status == "failed"
-    policy = group.reschedule_policy
-    replaced = table.extra(row).next >= 0
-    return not failed or policy is None or replaced or not policy.unlimited
+    return not _may_be_rescheduled(store.alloc_stub_at(row), table.shape_of(row).group.reschedule_policy, now_ns)
+
+
+def _may_be_rescheduled(alloc: AllocListStub, policy: ReschedulePolicy | None, now_ns: int) -> bool:
+    """Whether the scheduler may still look at a failed allocation to place it anew."""
+    if alloc.client_status != FAILED or alloc.next_allocation:
+        return False
+    if policy is None or not (policy.unlimited or policy.attempts > 0):
+        return False
+    if policy.unlimited or alloc.reschedule_tracker is None or not alloc.reschedule_tracker.events:
+        return True
+    return now_ns - alloc.reschedule_tracker.events[-1].reschedule_time_ns <= policy.interval_ns

@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 
 def evals_for_node(server: Server, node: Node, trigger: str = TRIGGER_NODE_UPDATE) -> Iterator[Evaluation]:
-    """One evaluation per job with allocations on the node, and one per system or sysbatch job that it could run."""
+    """One evaluation per job with allocations on the node, over or not as Nomad does, and one per system or sysbatch
+    job that the node could run."""
     store = server.store
     keys: dict[tuple[str, str], None] = {}
     for row in store.allocs.rows_by_node(store.node_number(node.id)):
         keys[store.allocs.shape_of(row).job.key] = None
-    for key, job in store.jobs.current.items():
-        everywhere = job.type in ("system", "sysbatch") and not (job.is_periodic() or job.is_parameterized())
-        if everywhere and not job.stop and _matches(node, job.node_pool, job.datacenters):
+    for key in store.jobs.everywhere:
+        job = store.jobs.current[key]
+        if not job.stop and _matches(node, job.node_pool, job.datacenters):
             keys[key] = None
     for namespace, job_id in sorted(keys):
         current = store.job(namespace, job_id)

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from nomadpy.model.alloc import FAILED, Allocation, AllocUpdate
+from nomadpy.model.alloc import COMPLETE, FAILED, RUNNING, Allocation, AllocUpdate
 from nomadpy.model.errors import Forbidden, Invalid, NotFound
 from nomadpy.model.evaluation import TRIGGER_ALLOC_FAILURE, TRIGGER_QUEUED_ALLOCS, Evaluation
 from nomadpy.model.job import ReschedulePolicy
 from nomadpy.model.node import READY, Node, NodeEvent
 from nomadpy.model.node_class import computed_class
+from nomadpy.model.time import SECOND
 from nomadpy.rpc.contract import Assignments, NodeLease
 from nomadpy.server.node_evals import calls_for_evals, evals_for_node
+from nomadpy.server.rollout import is_rolling
 from nomadpy.state import commands as c
 from nomadpy.state.allocs import CLIENT
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from nomadpy.server.server import Server
 
 WAIT_S_MAX = 300.0
+_PAUSE_NS = 10 * SECOND
 
 
 class NodeService:
@@ -121,9 +124,10 @@ class NodeService:
 
     def _follow_ups(self, updates: tuple[AllocUpdate, ...]) -> list[Evaluation]:
         """One evaluation per job that a report concerns: because an allocation failed and may be placed anew, or
-        because a rolling update may go on now that a new allocation runs."""
+        because a rolling update may go on, or has to say why it cannot, now that a new allocation runs or ended."""
         server, table = self._server, self._server.store.allocs
-        triggers: dict[tuple[str, str], str] = {}
+        now: dict[tuple[str, str], str] = {}
+        later: dict[tuple[str, str], int] = {}
         for update in updates:
             row = table.row(update.id)
             if row is None or CLIENT[table.client[row]] == update.client_status or table.desired[row] != 0:
@@ -133,20 +137,24 @@ class NodeService:
             if job is None or job.stop:
                 continue
             if update.client_status == FAILED and _may_reschedule(shape.group.reschedule_policy):
-                triggers[job.key] = TRIGGER_ALLOC_FAILURE
-            elif update.client_status == "running" and self._rolling(job.key, job.job_modify_index):
-                triggers.setdefault(job.key, TRIGGER_QUEUED_ALLOCS)
-        return [
-            server.new_eval(namespace=key[0], job_id=key[1], type=job.type, priority=job.priority, trigger=trigger)
-            for key, trigger in triggers.items()
-            if (job := server.store.jobs.current.get(key)) is not None
+                now[job.key] = TRIGGER_ALLOC_FAILURE
+            elif is_rolling(server.store, job):
+                if update.client_status in (RUNNING, FAILED):
+                    now.setdefault(job.key, TRIGGER_QUEUED_ALLOCS)
+                elif update.client_status == COMPLETE:
+                    later[job.key] = max(shape.group.update.min_healthy_time_ns if shape.group.update else 0, _PAUSE_NS)
+        evals = [self._follow_up(key, trigger) for key, trigger in now.items()]
+        # An allocation of a service that ends by itself is placed anew; not at once, for the next may end as soon.
+        return evals + [
+            self._follow_up(key, TRIGGER_QUEUED_ALLOCS).replace(wait_until_ns=server.wall_ns() + wait_ns)
+            for key, wait_ns in later.items()
+            if key not in now
         ]
 
-    def _rolling(self, key: tuple[str, str], job_modify_index: int) -> bool:
-        """Whether live allocations of an older version of the job are left."""
-        table = self._server.store.allocs
-        return any(
-            table.shape_of(row).job.job_modify_index != job_modify_index for row in self._server.store.live_rows(key)
+    def _follow_up(self, key: tuple[str, str], trigger: str) -> Evaluation:
+        job = self._server.store.jobs.current[key]
+        return self._server.new_eval(
+            namespace=job.namespace, job_id=job.id, type=job.type, priority=job.priority, trigger=trigger
         )
 
 

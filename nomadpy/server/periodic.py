@@ -6,17 +6,23 @@ hand-over. A launch that was missed while no server led happens once, as soon as
 
 from __future__ import annotations
 
+import functools
+import logging
 from typing import TYPE_CHECKING
 
 from nomadpy.model.cron import next_launch
 from nomadpy.model.evaluation import TRIGGER_PERIODIC_JOB
-from nomadpy.model.job import Job
+from nomadpy.model.job import Job, PeriodicConfig
 from nomadpy.model.time import SECOND
 from nomadpy.state import commands as c
 from nomadpy.state.store import StateStore
 
 if TYPE_CHECKING:
     from nomadpy.server.server import Server
+
+log = logging.getLogger(__name__)
+
+_MISSED_MAX = 100
 
 
 def child_of(parent: Job, launch_ns: int) -> Job:
@@ -43,7 +49,18 @@ def due_ns(store: StateStore, job: Job) -> int:
     if job.periodic is None or not job.periodic.enabled or job.stop or job.is_parameterized():
         return 0
     since = max(job.submit_time_ns, store.jobs.periodic_launches.get(job.key, 0))
-    return next_launch(job.periodic, since)
+    return _next_launch(job.periodic, since)
+
+
+@functools.lru_cache(maxsize=16_384)
+def _next_launch(periodic: PeriodicConfig, since_ns: int) -> int:
+    """As the calendar says. A registered job can only have a bad zone when this machine lost its time zones; it does
+    not launch then, and the log says so once."""
+    try:
+        return next_launch(periodic, since_ns)
+    except ValueError as error:
+        log.error("periodic.bad_schedule", extra={"fields": {"spec": periodic.spec, "error": str(error)}})
+        return 0
 
 
 def next_launch_ns(store: StateStore, now_ns: int) -> int | None:
@@ -89,11 +106,11 @@ def has_running_child(store: StateStore, job: Job) -> bool:
 
 
 def _latest_missed(job: Job, due: int, now_ns: int) -> int:
-    """Of all launches that are due, the newest; bounded, because years of minutes may have been missed."""
+    """Of all launches that are due, the newest; after a long absence simply now, for all of them together."""
     assert job.periodic is not None
-    for _ in range(1000):
-        following = next_launch(job.periodic, due)
+    for _ in range(_MISSED_MAX):
+        following = _next_launch(job.periodic, due)
         if not following or following > now_ns:
             return due
         due = following
-    return due
+    return now_ns // SECOND * SECOND

@@ -115,9 +115,8 @@ class Server:
     def _published(self) -> None:
         store = self.store
         if self.leading:
-            woken = [store.evals[eval_id] for eval_id in store.changed_evals if eval_id in store.evals]
-            woken += self._unblock(store.grown_nodes())
-            self._take_in(woken)
+            self._take_in([store.evals[eval_id] for eval_id in store.changed_evals if eval_id in store.evals])
+            self._wake(self._unblock(store.grown_nodes()))
         for number in store.allocs.dirty_nodes:
             self.orders_index[number] = store.index
         self.watch.publish(f"orders:{number}" for number in sorted(store.allocs.dirty_nodes))
@@ -136,12 +135,20 @@ class Server:
             if evaluation.status == EVAL_PENDING:
                 self.broker.enqueue(evaluation, now_ns)
             elif evaluation.status == EVAL_BLOCKED:
-                held_back = self.blocked.block(evaluation) if evaluation.id in self.store.evals else None
-                if held_back is not None:
-                    self.broker.enqueue(held_back, now_ns)
+                helped = self.blocked.block(evaluation)
+                if helped is not None:
+                    self.broker.enqueue(helped, now_ns)
             else:
                 self.blocked.forget(evaluation.namespace, evaluation.job_id, evaluation.id)
                 self.broker.forget(evaluation.id)
+        if evaluations:
+            self.watch.publish(("broker",))
+
+    def _wake(self, evaluations: list[Evaluation]) -> None:
+        """Lets blocked evaluations be tried again."""
+        now_ns = self.wall_ns()
+        for evaluation in evaluations:
+            self.broker.enqueue(evaluation, now_ns)
         if evaluations:
             self.watch.publish(("broker",))
 
@@ -158,7 +165,10 @@ class Server:
         self.leading = True
         alive = [node.id for node in self.store.nodes if node.status != DOWN]
         self.heartbeats.expect(alive, self.mono_ns())
-        self._take_in([e for e in self.store.evals.values() if not e.terminal()])
+        # Blocked ones are tried once: which of them room had appeared for was known to the former leader only.
+        unfinished = [e for e in self.store.evals.values() if not e.terminal()]
+        self._take_in([e for e in unfinished if e.status != EVAL_BLOCKED])
+        self._wake([e for e in unfinished if e.status == EVAL_BLOCKED])
         log.info("leader.established", extra={"fields": {"index": self.store.index, "nodes": len(alive)}})
 
     # --- small services for the handlers ---------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 import trio.lowlevel
 
-from nomadpy.model.errors import NomadError
+from nomadpy.model.errors import OutcomeUnknown, Unavailable
 from nomadpy.model.evaluation import (
     EVAL_BLOCKED,
     EVAL_COMPLETE,
@@ -21,6 +21,7 @@ from nomadpy.model.ids import new_uuid
 from nomadpy.model.time import SECOND
 from nomadpy.scheduler import Decision, Fleet, schedule
 from nomadpy.server.broker import FOLLOW_UP_DELAY_NS, FOLLOW_UP_SPREAD_NS, Delivery, cancelled
+from nomadpy.server.rollout import stuck_because
 from nomadpy.state import commands as c
 from nomadpy.state.store import StateStore
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
+_RETRY_S = 1.0
+_WAIT_S_MAX = 60.0
 _SUPERSEDED = "cancelled due to a newer evaluation of the job"
 
 
@@ -38,25 +41,33 @@ class Worker:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self._fleet: Fleet | None = None
+        self._unstored: list[Evaluation] = []
 
     async def run(self) -> None:
         """Works until cancelled."""
         server = self._server
         while True:
-            paused = server.store.scheduler_config.pause_eval_broker
-            deliveries = [] if paused else server.broker.dequeue(server.wall_ns(), server.config.eval_batch)
+            deliveries = [] if self._paused else server.broker.dequeue(server.wall_ns(), server.config.eval_batch)
             if deliveries:
                 await self._work(deliveries)
             await self._sweep()
             if not deliveries:
                 await self._wait()
 
+    @property
+    def _paused(self) -> bool:
+        return self._server.store.scheduler_config.pause_eval_broker
+
     async def _wait(self) -> None:
+        """Returns when there may be something to do."""
         server = self._server
-        due = server.broker.next_deadline()
-        wait_s = 60.0 if due is None else max(0.0, (due - server.wall_ns()) / SECOND)
-        with trio.move_on_after(min(wait_s, 60.0)):
-            if not server.broker.has_ready() or server.store.scheduler_config.pause_eval_broker:
+        due = None if self._paused else server.broker.next_deadline()
+        wait_s = _WAIT_S_MAX if due is None else max(0.0, (due - server.wall_ns()) / SECOND)
+        if self._unstored:
+            wait_s = min(wait_s, _RETRY_S)
+        with trio.move_on_after(min(wait_s, _WAIT_S_MAX)):
+            if self._paused or not server.broker.has_ready():
                 await server.watch.changed("broker", "scheduler_config")
 
     async def _work(self, deliveries: list[Delivery]) -> None:
@@ -68,35 +79,50 @@ class Worker:
                 return
             try:
                 refused = await self._propose([decision for _, decision in decided])
-            except NomadError as error:
-                log.warning("worker.propose_failed", extra={"fields": {"error": error.message}})
-                for delivery, _ in decided:
-                    server.broker.nack(delivery, server.wall_ns())
+            except Unavailable as error:
+                await self._put_back([delivery for delivery, _ in decided], error)
                 return
             left = []
             for (delivery, _), lost in zip(decided, refused, strict=True):
                 if lost and attempt < ATTEMPTS:
                     left.append(delivery)
-                else:
-                    server.broker.ack(delivery, server.wall_ns())
-                    if lost:
-                        await self._give_up(delivery.evaluation)
+                    continue
+                server.broker.ack(delivery, server.wall_ns())
+                if lost:
+                    self._unstored += self._given_up(delivery.evaluation)
             if not left:
                 return
 
-    async def _decide(self, deliveries: list[Delivery]) -> list[tuple[Delivery, Decision]]:
+    async def _put_back(self, deliveries: list[Delivery], error: Unavailable) -> None:
+        """Gives back what could not be stored now. When an entry may still take effect, nothing is decided before it
+        has or never will: an empty entry behind it tells."""
         server = self._server
-        fleet = Fleet(server.store)
+        log.warning("worker.propose_failed", extra={"fields": {"error": error.message, "evals": len(deliveries)}})
+        for delivery in deliveries:
+            server.broker.nack(delivery, server.wall_ns())
+        while isinstance(error, OutcomeUnknown):
+            try:
+                await server.propose(c.UpdateEvals(now_ns=server.wall_ns()))
+                return
+            except Unavailable as again:
+                log.warning("worker.log_unavailable", extra={"fields": {"error": again.message}})
+                await trio.sleep(_RETRY_S)
+
+    async def _decide(self, deliveries: list[Delivery]) -> list[tuple[Delivery, Decision]]:
+        server, store = self._server, self._server.store
+        self._fleet = fleet = Fleet(store, self._fleet)
         decided = []
         slice_end = server.mono_ns() + server.config.slice_ns
         for delivery in deliveries:
+            evaluation = store.evals.get(delivery.evaluation.id)
+            if evaluation is None or evaluation.terminal():
+                server.broker.ack(delivery, server.wall_ns())
+                continue
             try:
-                decision = schedule(
-                    server.store, delivery.evaluation, now_ns=server.wall_ns(), rng=server.rng, fleet=fleet
-                )
+                decision = schedule(store, evaluation, now_ns=server.wall_ns(), rng=server.rng, fleet=fleet)
                 fleet.commit(decision)
             except Exception:
-                log.exception("worker.schedule_failed", extra={"fields": {"eval": delivery.evaluation.id}})
+                log.exception("worker.schedule_failed", extra={"fields": {"eval": evaluation.id}})
                 server.broker.nack(delivery, server.wall_ns())
                 continue
             decided.append((delivery, decision))
@@ -116,7 +142,7 @@ class Worker:
         lost: list[int] = outcome.value
         return lost
 
-    async def _give_up(self, evaluation: Evaluation) -> None:
+    def _given_up(self, evaluation: Evaluation) -> list[Evaluation]:
         """Nomad's answer to a plan that never fits: the evaluation failed, and a blocked one stands by."""
         server = self._server
         blocked = server.new_eval(
@@ -137,16 +163,23 @@ class Worker:
             status_description=f"maximum attempts reached ({ATTEMPTS})",
             blocked_eval=blocked.id,
         )
-        await server.propose(c.UpdateEvals(now_ns=server.wall_ns(), evals=(failed, blocked)))
+        return [failed, blocked]
 
     async def _sweep(self) -> None:
-        """Stores what the broker cancelled or gave up on."""
+        """Stores what the broker cancelled or gave up on; what cannot be stored now is kept for the next time."""
         server = self._server
-        evals = list(cancelled(server.broker.take_cancelable(), _SUPERSEDED))
+        self._unstored += cancelled(server.broker.take_cancelable(), _SUPERSEDED)
+        self._unstored += cancelled(server.blocked.take_duplicates(), _SUPERSEDED)
         for evaluation in server.broker.take_failed():
-            evals += _failed_with_follow_up(server, evaluation)
-        if evals:
-            await server.propose(c.UpdateEvals(now_ns=server.wall_ns(), evals=tuple(evals)))
+            self._unstored += _failed_with_follow_up(server, evaluation)
+        if not self._unstored:
+            return
+        try:
+            await server.propose(c.UpdateEvals(now_ns=server.wall_ns(), evals=tuple(self._unstored)))
+        except Unavailable as error:
+            log.warning("worker.sweep_failed", extra={"fields": {"error": error.message}})
+            return
+        self._unstored = []
 
 
 def _failed_with_follow_up(server: Server, evaluation: Evaluation) -> list[Evaluation]:
@@ -173,6 +206,8 @@ def settle(store: StateStore, decision: Decision) -> list[Evaluation]:
     and still could not place everything stays, under its own id; otherwise the new one replaces the old, and a decision
     without failures ends it."""
     evaluation = decision.evaluation
+    if evaluation.status == EVAL_COMPLETE:
+        evaluation = evaluation.replace(status_description=stuck_because(store, decision))
     stored = store.evals.get(evaluation.id)
     was_blocked = stored is not None and stored.status == EVAL_BLOCKED
     out: list[Evaluation] = []

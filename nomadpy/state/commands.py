@@ -247,7 +247,7 @@ class PlanResult(Record):
 class ApplyPlans(Command):
     """A batch of plans. Each is verified against the state as the earlier ones leave it: placements on a node where
     they no longer fit are dropped (all of an ``all_at_once`` plan); stops always pass. The outcome's value tells for
-    each plan how many placements were refused."""
+    each plan how many placements were refused; the evaluation of such a plan is not replaced by its new record."""
 
     plans: tuple[PlanResult, ...] = ()
     evals: tuple[Evaluation, ...] = ()

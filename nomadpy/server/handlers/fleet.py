@@ -102,10 +102,11 @@ class FleetHandlers:
         command: c.Command
         if purge:
             command = c.DeregisterNodes(now_ns=server.wall_ns(), node_ids=(node_id,), evals=evals)
-            server.heartbeats.forget(node_id)
         else:
             command = c.UpdateEvals(now_ns=server.wall_ns(), evals=evals)
         outcome = await server.propose(command)
+        if purge:
+            server.heartbeats.forget(node_id)
         return NodeUpdateResponse(
             eval_ids=tuple(e.id for e in evals),
             eval_create_index=outcome.index if evals else 0,

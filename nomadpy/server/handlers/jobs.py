@@ -48,6 +48,7 @@ class JobHandlers:
         with status 500 and Nomad's list of errors when the job does not validate."""
         job, warnings = self.prepare(caller, request.job, namespace=namespace or request.namespace, job_id=job_id)
         caller.require(job.namespace, "submit-job", "register-job")
+        self.check_enabled(caller)
         if job.dispatched:
             raise Invalid("job can't be submitted with 'Dispatched' set", status=500)
         if job.payload:
@@ -75,16 +76,20 @@ class JobHandlers:
         )
 
     def prepare(
-        self, caller: Caller, raw: dict[str, Any] | None, *, namespace: str = "", job_id: str | None = None
+        self,
+        caller: Caller,
+        raw: dict[str, Any] | None,
+        *,
+        namespace: str = "",
+        job_id: str | None = None,
+        without_id: str = "Job ID hasn't been provided",
     ) -> tuple[Job, list[str]]:
         """The admitted and valid job of an input dict, and the warnings about it. Used by register and plan."""
         job = self.decode(raw, namespace=namespace)
         if not job.id:
-            raise Invalid("Job ID hasn't been provided")
+            raise Invalid(without_id)
         if job_id is not None and job.id != job_id:
             raise Invalid("Job ID does not match name")
-        if self._server.store.scheduler_config.reject_job_registration and not caller.management:
-            raise Forbidden(_DISABLED)
         if job.type == "system" and any(group.scaling is not None for group in job.task_groups):
             raise Invalid("Task groups with job type system do not support scaling blocks")
         admitted = admit(job, oversubscription=self._server.store.scheduler_config.memory_oversubscription_enabled)
@@ -206,6 +211,7 @@ class JobHandlers:
     ) -> JobRegisterResponse:
         """Registers a copy of an old version as a new one."""
         caller.require(namespace, "submit-job", "revert-job")
+        self.check_enabled(caller)
         self._check_job_id(job_id, request.job_id)
         current = self._server.store.job(namespace, job_id)
         if current is None:
@@ -261,6 +267,11 @@ class JobHandlers:
         if job is None:
             raise NotFound("job not found", status=status)
         return job
+
+    def check_enabled(self, caller: Caller) -> None:
+        """Raises Forbidden while the scheduling switches refuse new work."""
+        if self._server.store.scheduler_config.reject_job_registration and not caller.management:
+            raise Forbidden(_DISABLED)
 
     def _evals_for(self, job: Job, eval_priority: int) -> tuple[Evaluation, ...]:
         if job.is_periodic() or job.is_parameterized():

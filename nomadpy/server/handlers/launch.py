@@ -94,6 +94,7 @@ class LaunchHandlers:
     async def scale(self, caller: Caller, namespace: str, job_id: str, request: JobScaleRequest) -> JobRegisterResponse:
         """Sets a group's count as a new version of the job, or without a count only notes an event."""
         caller.require(namespace, "scale-job", "submit-job")
+        self._jobs.check_enabled(caller)
         group_name = request.target.get("Group", "")
         self._check_scale_request(namespace, job_id, request, group_name)
         job = self._server.store.job(namespace, job_id)
@@ -194,6 +195,7 @@ class LaunchHandlers:
     ) -> JobDispatchResponse:
         """Runs a child of a parameterized job with its own payload and meta."""
         caller.require(namespace, "dispatch-job")
+        self._jobs.check_enabled(caller)
         if request.job_id and request.job_id != job_id:
             raise Invalid("Job ID does not match")
         parent = self._server.store.job(namespace, job_id)
@@ -282,6 +284,8 @@ class LaunchHandlers:
         job = self._jobs.job(namespace, job_id, status=500)
         if job.periodic is None:
             raise Invalid("can't force launch non-periodic job", status=500)
+        if job.stop:
+            raise Invalid(f'can\'t force launch stopped job "{job_id}"', status=500)
         command = launch(self._server, job, self._server.wall_ns())
         outcome = await self._server.propose(command)
         return PeriodicForceResponse(eval_id=command.evals[0].id, eval_create_index=outcome.index, index=outcome.index)

@@ -58,9 +58,12 @@ class _Room:
 
 
 def apply_plans(store: StateStore, index: int, command: c.ApplyPlans) -> list[int]:
-    """Carries out plans one after another; returns for each how many of its placements no longer fitted."""
+    """Carries out plans one after another; returns for each how many of its placements no longer fitted. The
+    evaluation of a plan that lost placements stays as it is stored, because it has to be decided again."""
     refused = [_apply_plan(store, index, command.now_ns, plan) for plan in command.plans]
-    put_evals(store, index, command.now_ns, command.evals)
+    undone = {plan.eval_id for plan, lost in zip(command.plans, refused, strict=True) if lost}
+    undone.intersection_update(store.evals)
+    put_evals(store, index, command.now_ns, (e for e in command.evals if e.id not in undone))
     for key in dict.fromkeys((plan.namespace, plan.job_id) for plan in command.plans):
         refresh_status(store, index, key)
     return refused
