@@ -28,7 +28,7 @@ _TRUE = frozenset(("1", "t", "T", "true", "True", "TRUE"))
 _FALSE = frozenset(("0", "f", "F", "false", "False", "FALSE"))
 _WAIT_S = 300.0
 _INT32 = 2**31 - 1
-_DIGITS = re.compile(r"\d{1,20}\Z")
+_DIGITS = re.compile(r"[0-9]{1,20}\Z")
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -228,29 +228,31 @@ class WithIndex(Exception):
 
 
 Endpoint = Callable[[Call], Awaitable[Any]]
+Place = tuple[int, str, str]
 
 
 class Order(msgspec.Struct, Generic[T], frozen=True):
-    """How a list is ordered: the token that names a row, and what a token is compared by. Lists with ``descending``
-    begin with the largest unless they are reversed."""
+    """How a list is ordered: the token that names a row, and what a token is compared by. ``place`` gives that of a row
+    where it can be told without its token. Lists with ``descending`` begin with the largest unless reversed."""
 
     token: Callable[[T], str]
-    key: Callable[[str], tuple[int, str, str]]
+    key: Callable[[str], Place]
     descending: bool = False
+    place: Callable[[T], Place] | None = None
 
 
-def whole(token: str) -> tuple[int, str, str]:
+def whole(token: str) -> Place:
     """A token that is an id or a name."""
     return 0, token, ""
 
 
-def namespaced(token: str) -> tuple[int, str, str]:
+def namespaced(token: str) -> Place:
     """A token ``<namespace>.<id>``; namespaces hold no dots."""
     namespace, _, rest = token.partition(".")
     return 0, namespace, rest
 
 
-def numbered(token: str) -> tuple[int, str, str]:
+def numbered(token: str) -> Place:
     """A token ``<index>.<id>`` or ``<index>``."""
     head, _, rest = token.partition(".")
     if not _DIGITS.match(head):
@@ -272,9 +274,10 @@ def _from_token(rows: Iterable[T], token: str, order: Order[T], *, reverse: bool
     if not token:
         return rows
     wanted, falling = order.key(token), reverse != order.descending
+    place = order.place or (lambda row: order.key(order.token(row)))
 
     def reached(row: T) -> bool:
-        key = order.key(order.token(row))
+        key = place(row)
         return key <= wanted if falling else key >= wanted
 
     return (row for row in rows if reached(row))

@@ -27,11 +27,16 @@ def document(operations: tuple[Operation, ...], version: str) -> dict[str, Any]:
     )
     by_kind = dict(zip(map(str, dict.fromkeys(kinds)), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
+    taken: set[str] = set()
     for operation in operations:
         if operation.endpoint.__name__ in ("enterprise", "not_yet", "unknown", "unknown_fs"):
             continue
         for method in operation.methods:
-            paths.setdefault(operation.path, {})[method.lower()] = _describe(operation, method, by_kind)
+            described = _describe(operation, method, by_kind)
+            if described["operationId"] in taken:  # the same endpoint on a path that names more
+                described["operationId"] += "_by_" + "_".join(re.findall(r"\{(\w+)\}", operation.path))
+            taken.add(described["operationId"])
+            paths.setdefault(operation.path, {})[method.lower()] = described
     return {
         "openapi": "3.1.0",
         "info": {"title": "nomadpy", "version": version, "description": "Nomad's HTTP API, as nomadpy speaks it."},

@@ -23,6 +23,7 @@ from nomadpy.model.wire import encode
 
 log = logging.getLogger(__name__)
 
+_WITH_SLASHES = ("job_id", "rest")
 READ, WRITE = ("GET",), ("PUT", "POST")
 
 
@@ -35,7 +36,8 @@ class Param(msgspec.Struct, frozen=True):
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that can be asked. ``path`` is a template; ``{name}`` matches anything, slashes included."""
+    """One thing that can be asked. ``path`` is a template; ``{name}`` matches up to the next slash, but ``{job_id}`` and
+    ``{rest}`` match slashes as well."""
 
     methods: tuple[str, ...]
     path: str
@@ -166,7 +168,10 @@ def _text(message: str, status: int) -> Response:
 
 def _pattern(path: str) -> re.Pattern[str]:
     parts = re.split(r"\{(\w+)\}", path)
-    text = "".join(re.escape(part) if at % 2 == 0 else f"(?P<{part}>.+)" for at, part in enumerate(parts))
+    text = "".join(
+        re.escape(part) if at % 2 == 0 else f"(?P<{part}>{'.+' if part in _WITH_SLASHES else '[^/]+'})"
+        for at, part in enumerate(parts)
+    )
     return re.compile(text + r"\Z", re.DOTALL)
 
 

@@ -127,15 +127,15 @@ class Agent:
 
     # --- asking ----------------------------------------------------------------------------------------------------
 
-    def get(self, path: str, status: int = 200, **params: Any) -> Any:
+    def get(self, path: str, /, status: int = 200, **params: Any) -> Any:
         """The JSON of a read that answers with the status; other kinds of answers are given as text."""
         return self._value(self.http.get(path, params=params), status)
 
-    def put(self, path: str, body: Any = None, status: int = 200, **params: Any) -> Any:
+    def put(self, path: str, /, body: Any = None, status: int = 200, **params: Any) -> Any:
         """The JSON of a write."""
         return self._value(self.http.put(path, json=body if body is not None else {}, params=params), status)
 
-    def delete(self, path: str, status: int = 200, **params: Any) -> Any:
+    def delete(self, path: str, /, status: int = 200, **params: Any) -> Any:
         """The JSON of a removal."""
         return self._value(self.http.delete(path, params=params), status)
 

@@ -11,6 +11,26 @@ from nomadpy.model.errors import NotFound
 from nomadpy.model.ids import check_prefix, check_uuid
 from nomadpy.model.wire import to_wire
 from nomadpy.server.messages import AllocStopResponse
+from nomadpy.state.store import StateStore
+
+
+def _order(store: StateStore, *, by_id: bool) -> Order[int]:
+    """By id, or by age. Rows of one log entry have the same age and come in the order in which they were stored, so a
+    token of theirs is compared by its row and not by its text."""
+    table = store.allocs
+    if by_id:
+        return Order(table.ids.uuid, whole)
+
+    def key(token: str) -> tuple[int, str, str]:
+        index, uuid, _ = numbered(token)
+        row = table.ids.row(uuid)
+        return index, f"{-1 if row is None else row:012d}", ""
+
+    return Order(
+        lambda row: f"{table.create_index[row]}.{table.ids.uuid(row)}",
+        key,
+        place=lambda row: (int(table.create_index[row]), f"{row:012d}", ""),
+    )
 
 
 async def list_allocations(call: Call) -> Reply:
@@ -35,12 +55,7 @@ async def list_allocations(call: Call) -> Reply:
             full = {store.allocs.ids.uuid(row): row for row in rows}
             kept = call.filtered((store.alloc_at(row) for row in rows), Allocation)
             rows = [full[alloc.id] for alloc in kept]
-
-        def token(row: int) -> str:
-            uuid = store.allocs.ids.uuid(row)
-            return uuid if prefix else f"{store.allocs.create_index[row]}.{uuid}"
-
-        order = Order(token, whole if prefix else numbered)
+        order = _order(store, by_id=bool(prefix))
         return call.page_rows(rows, order, stub), store.max_index("allocs")
 
     return await call.blocking(read, "allocs")
