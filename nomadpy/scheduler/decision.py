@@ -24,6 +24,7 @@ from nomadpy.scheduler.eligibility import Eligibility
 from nomadpy.scheduler.fleet import Fleet, Taken
 from nomadpy.scheduler.placement import Placed
 from nomadpy.scheduler.reschedule import Later, windows
+from nomadpy.scheduler.rollout import Rollout
 from nomadpy.state.commands import AnnotateAlloc, PlaceBlock, PlanResult, StopAlloc, UpdateAllocInPlace
 from nomadpy.state.view import StateView
 
@@ -56,6 +57,7 @@ class Draft:
     failed_eligibility: list[Eligibility] = field(default_factory=list)
     queued: dict[str, int] = field(default_factory=dict)
     placed: int = 0
+    rollout: Rollout | None = None
 
     def stop(self, alloc: Allocation, description: str, *, rescheduled: bool = False) -> None:
         """Stops an allocation whose replacement has found a node."""
@@ -65,7 +67,12 @@ class Draft:
         """Lets an allocation take over the job's current version."""
         assert self.job is not None
         self.in_place.append(
-            UpdateAllocInPlace(alloc_id=alloc.id, job_version=self.job.version, eval_id=self.evaluation.id)
+            UpdateAllocInPlace(
+                alloc_id=alloc.id,
+                job_version=self.job.version,
+                eval_id=self.evaluation.id,
+                deployment_id=self.rollout.deployment_id_of(alloc.task_group) if self.rollout is not None else "",
+            )
         )
 
     def add(self, placed: Placed) -> None:
@@ -117,6 +124,7 @@ class Draft:
             failed_tg_allocs=self.failed,
             queued_allocations=self.queued,
             plan_annotations=annotations,
+            deployment_id=self.rollout.deployment_id if self.rollout is not None else "",
             snapshot_index=view.index,
             modify_time_ns=now_ns,
         )
@@ -166,4 +174,6 @@ class Draft:
             in_place=tuple(self.in_place),
             annotate=tuple(self.annotate),
             places=tuple(self.places),
+            deployment=self.rollout.opened if self.rollout is not None else None,
+            deployment_updates=self.rollout.updates if self.rollout is not None else (),
         )

@@ -90,6 +90,13 @@ class GroupPlacer:
             for number, count in zip(taken.numbers.tolist(), taken.counts.tolist(), strict=True):
                 self._neighbours.add(number, count, same_group=False)
 
+    def count_placed(self, usage: Iterable[Taken]) -> None:
+        """Counts what another version of this group was given in the same evaluation."""
+        for taken in usage:
+            for number, count in zip(taken.numbers.tolist(), taken.counts.tolist(), strict=True):
+                self._ranking.add(number, count)
+                self._neighbours.add(number, count, same_group=True)
+
     def place_many(self, name_indexes: IntColumn) -> int:
         """Places as many equal allocations as fit and returns how many that were; names are used in order."""
         if self._wants_extras or self._ranking.spreads or self._neighbours.properties or self._has_per_alloc_volume():

@@ -1,7 +1,9 @@
 """What should change about the allocations of a service or batch job, before anybody asks where.
 
 Each allocation is put into exactly one class (kept, migrating, lost, to be rescheduled, over); counts, names and
-updates follow from the classes. Deployments, canaries and disconnected clients attach at ``_sort`` and ``_update``.
+updates follow from the classes. How far an update may go is asked of the job's deployment (``rollout.py``). While a
+group waits for its canaries they stand beside the others: they are not counted, and whatever else must be replaced is
+replaced in the version that it ran. Disconnected clients attach at ``_sort``.
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ from enum import Enum
 import msgspec
 import numpy as np
 
-from nomadpy.model.alloc import COMPLETE, FAILED, LOST, PENDING, RUNNING, Allocation
+from nomadpy.model.alloc import COMPLETE, FAILED, LOST, PENDING, Allocation
 from nomadpy.model.evaluation import DesiredUpdates, Evaluation
 from nomadpy.model.job import Job, TaskGroup
 from nomadpy.model.node import DISCONNECTED, DOWN, Node
 from nomadpy.scheduler.names import free_indexes
 from nomadpy.scheduler.reschedule import NO_PLACEMENT, Later, due_ns
+from nomadpy.scheduler.rollout import GroupWork, Rollout
 from nomadpy.state.commands import StopAlloc
 from nomadpy.state.view import IntColumn
 
@@ -42,10 +45,13 @@ class Cause(Enum):
 
 
 class Replacement(msgspec.Struct, frozen=True):
-    """An allocation that another one follows, under the same name."""
+    """An allocation that another one follows, under the same name. ``same_version``: in the version of the job that the
+    old one ran, because the new version is not trusted yet."""
 
     alloc: Allocation
     cause: Cause
+    same_version: bool = False
+    canary: bool = False
 
 
 @dataclass
@@ -59,6 +65,7 @@ class GroupChanges:
     unreported: list[tuple[Allocation, StopAlloc]] = field(default_factory=list)
     replace: list[Replacement] = field(default_factory=list)
     fresh: IntColumn = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    canaries: tuple[int, ...] = ()
     in_place: list[Allocation] = field(default_factory=list)
     later: list[Later] = field(default_factory=list)
     desired: DesiredUpdates = field(default_factory=DesiredUpdates)
@@ -78,7 +85,7 @@ class GroupChanges:
     @property
     def wanted(self) -> int:
         """How many allocations are to be placed."""
-        return len(self.replace) + len(self.fresh)
+        return len(self.replace) + len(self.fresh) + len(self.canaries)
 
 
 @dataclass
@@ -91,11 +98,12 @@ class _Sorted:
     lost: list[Allocation] = field(default_factory=list)
     reschedule: list[Allocation] = field(default_factory=list)
     later: list[Later] = field(default_factory=list)
+    canaries: list[Allocation] = field(default_factory=list)
 
 
 class Reconciler:
     """Compares what a service or batch job wants with what it has. ``job`` is None when it was purged; ``node_of``
-    answers the node of an allocation, None when it is gone."""
+    answers the node of an allocation, None when it is gone. What it finds to do is noted in ``rollout``."""
 
     def __init__(
         self,
@@ -106,6 +114,7 @@ class Reconciler:
         now_ns: int,
         node_of: Callable[[str], Node | None],
         update_kind: UpdateKind,
+        rollout: Rollout,
     ) -> None:
         self._job = job if job is not None and not job.stop else None
         self._evaluation = evaluation
@@ -113,6 +122,7 @@ class Reconciler:
         self._now_ns = now_ns
         self._node_of = node_of
         self._update_kind = update_kind
+        self._rollout = rollout
 
     def reconcile(self, allocs: Iterable[Allocation]) -> list[GroupChanges]:
         """The changes per group: those of the job in its order, then those that only allocations still name."""
@@ -132,11 +142,7 @@ class Reconciler:
         if group is None or group.count <= 0:
             self._stop_all(changes, allocs)
             return changes
-        if not allocs:
-            changes.fresh = np.arange(group.count)
-            changes.desired = DesiredUpdates(place=group.count)
-            return changes
-        self._change(changes, group, self._sort(allocs))
+        self._change(changes, group, allocs)
         return changes
 
     def _stop_all(self, changes: GroupChanges, allocs: Sequence[Allocation]) -> None:
@@ -177,7 +183,8 @@ class Reconciler:
             if self._batch and alloc.client_status == COMPLETE:
                 found.kept.append(alloc)
             return
-        due = due_ns(alloc, eval_id=self._evaluation.id, now_ns=self._now_ns)
+        held = self._rollout.holds_back(alloc)
+        due = None if held else due_ns(alloc, eval_id=self._evaluation.id, now_ns=self._now_ns)
         if due == 0:
             found.reschedule.append(alloc)
             return
@@ -199,64 +206,164 @@ class Reconciler:
 
     # --- changes ---------------------------------------------------------------------------------------------------
 
-    def _change(self, changes: GroupChanges, group: TaskGroup, found: _Sorted) -> None:
-        names = {alloc.index for each in (found.kept, found.migrate, found.drained) for alloc in each}
-        names.update(alloc.index for each in (found.lost, found.reschedule) for alloc in each)
+    def _change(self, changes: GroupChanges, group: TaskGroup, allocs: Sequence[Allocation]) -> None:
+        found = self._sort(self._without_stale_canaries(changes, allocs))
+        state = self._rollout.state(group.name)
+        placed = frozenset(state.placed_canaries) if state is not None else frozenset()
+        canarying = state is not None and state.canarying()
+        if canarying:
+            self._set_canaries_aside(changes, found, placed)
+        names = _names(found)
         for alloc in found.lost:
             changes.stop(alloc, NODE_DOWN)
         for alloc in found.drained:
             changes.stop(alloc, MIGRATING)
-        self._stop_surplus(changes, group, found)
+        self._stop_surplus(changes, group, found, frozenset() if canarying else placed)
         for alloc in found.migrate:
             changes.stop(alloc, MIGRATING)
-        existing = len(found.kept) + len(found.migrate) + len(found.drained)
-        replace = [Replacement(alloc, Cause.MIGRATE) for alloc in found.migrate]
-        rescheduled = 0
-        for cause, allocs in ((Cause.RESCHEDULE, found.reschedule), (Cause.LOST, found.lost)):
-            for alloc in sorted(allocs, key=lambda each: each.index):
-                if existing < group.count:
-                    existing += 1
-                    replace.append(Replacement(alloc, cause))
-                    rescheduled += cause is Cause.RESCHEDULE
-                elif cause is Cause.RESCHEDULE and not alloc.server_terminal():
-                    changes.stop(alloc, NOT_NEEDED)
-        changes.fresh = free_indexes(names, max(group.count - existing, 0))
-        placed_anyway = len(replace) - len(found.migrate) + len(changes.fresh)
+        replace, missing = self._replacements(changes, group, found)
+        ignored, destructive = self._update(changes, found.kept)
+        lacking = self._lacking_canaries(group, found, destructive)
+        self._rollout.note(
+            GroupWork(
+                group=group,
+                place=len(replace) + missing,
+                destructive=len(destructive),
+                in_place=tuple(changes.in_place),
+                other=len(found.migrate) + len(found.later) + lacking,
+                canaries=lacking > 0,
+                had_running=self._had_running(allocs),
+            )
+        )
+        if lacking and not self._rollout.frozen:
+            changes.canaries = _canary_indexes(lacking, destructive, found.canaries, names, group.count)
+        canarying = canarying or lacking > 0
+        missing, replace = self._allowed(missing, replace, canarying)
+        changes.fresh = free_indexes(names, missing)
+        updated = destructive[: self._update_limit(group, found, destructive, len(replace) + missing, canarying)]
+        moving = [Replacement(alloc, Cause.MIGRATE) for alloc in found.migrate]
+        first = [self._in_its_version(each) if canarying else each for each in moving + replace]
+        changes.replace = first + [Replacement(alloc, Cause.UPDATE) for alloc in updated]
         changes.later = found.later
-        ignored, destructive = self._update(changes, group, found.kept, placed_anyway)
-        changes.replace = replace + [Replacement(alloc, Cause.UPDATE) for alloc in destructive]
         changes.desired = DesiredUpdates(
-            ignore=ignored,
-            place=placed_anyway,
+            ignore=ignored + len(found.canaries) + len(destructive) - len(updated),
+            place=len(replace) + missing,
             migrate=len(found.migrate),
             stop=len(changes.stops) - len(found.migrate),
             in_place_update=len(changes.in_place),
-            destructive_update=len(destructive),
-            reschedule_now=rescheduled,
+            destructive_update=len(updated),
+            canary=len(changes.canaries),
+            reschedule_now=sum(each.cause is Cause.RESCHEDULE for each in replace),
             reschedule_later=len(found.later),
         )
 
-    def _stop_surplus(self, changes: GroupChanges, group: TaskGroup, found: _Sorted) -> None:
+    def _allowed(self, missing: int, replace: list[Replacement], canarying: bool) -> tuple[int, list[Replacement]]:
+        """What of it may be placed now: while the deployment stands still only what keeps the old state alive, and
+        nothing ever again for what failed in a failed deployment."""
+        rollout = self._rollout
+        if not (rollout.frozen or canarying):
+            return missing, replace
+        return 0, [r for r in replace if r.cause is Cause.LOST or not (rollout.failed and rollout.owns(r.alloc))]
+
+    def _update_limit(
+        self, group: TaskGroup, found: _Sorted, destructive: Sequence[Allocation], placing: int, canarying: bool
+    ) -> int:
+        strategy = self._rollout.strategy(group)
+        if strategy is None:
+            return len(destructive)
+        if self._rollout.frozen or canarying:
+            return 0
+        return max(self._rollout.limit(strategy, found.kept) - placing, 0)
+
+    # --- canaries --------------------------------------------------------------------------------------------------
+
+    def _lacking_canaries(self, group: TaskGroup, found: _Sorted, destructive: Sequence[Allocation]) -> int:
+        """How many canaries are to be started before anything that runs is touched."""
+        strategy, state = self._rollout.strategy(group), self._rollout.state(group.name)
+        if strategy is None or not destructive or (state is not None and state.promoted):
+            return 0
+        return max(strategy.canary - len(found.canaries) - _count_canaries(found.reschedule), 0)
+
+    def _without_stale_canaries(self, changes: GroupChanges, allocs: Sequence[Allocation]) -> list[Allocation]:
+        """Stops the canaries that no deployment will promote any more; answers the other allocations."""
+        left = []
+        for alloc in allocs:
+            if not self._rollout.is_stale_canary(alloc):
+                left.append(alloc)
+            elif not alloc.terminal():
+                changes.stop(alloc, NODE_DOWN if self._is_lost(alloc) else NOT_NEEDED)
+        return left
+
+    def _set_canaries_aside(self, changes: GroupChanges, found: _Sorted, ids: frozenset[str]) -> None:
+        """Takes canaries out of the counted classes. One that is lost or must move is only stopped: another one is
+        started in its stead."""
+        for held, description in ((found.lost, NODE_DOWN), (found.migrate, MIGRATING)):
+            for alloc in held:
+                if alloc.id in ids:
+                    changes.stop(alloc, description)
+            held[:] = [alloc for alloc in held if alloc.id not in ids]
+        found.canaries = [alloc for alloc in found.kept if alloc.id in ids]
+        found.kept = [alloc for alloc in found.kept if alloc.id not in ids]
+
+    def _in_its_version(self, replacement: Replacement) -> Replacement:
+        alloc = replacement.alloc
+        if alloc.deployment_status is not None and alloc.deployment_status.canary:
+            return msgspec.structs.replace(replacement, canary=True)
+        return msgspec.structs.replace(replacement, same_version=True)
+
+    def _had_running(self, allocs: Iterable[Allocation]) -> bool:
+        """Whether an allocation of the current version exists, over or not."""
+        job = self._job
+        assert job is not None
+        version = (job.version, job.create_index)
+        return any(a.job is not None and (a.job.version, a.job.create_index) == version for a in allocs)
+
+    # --- counts ----------------------------------------------------------------------------------------------------
+
+    def _replacements(self, changes: GroupChanges, group: TaskGroup, found: _Sorted) -> tuple[list[Replacement], int]:
+        """Which failed and lost allocations are placed anew, and how many more are missing up to the count."""
+        existing = len(found.kept) + len(found.migrate) + len(found.drained)
+        replace: list[Replacement] = []
+        for cause, allocs in ((Cause.RESCHEDULE, found.reschedule), (Cause.LOST, found.lost)):
+            for alloc in sorted(allocs, key=lambda each: each.index):
+                canary = alloc.deployment_status is not None and alloc.deployment_status.canary
+                if canary and cause is Cause.RESCHEDULE:
+                    replace.append(Replacement(alloc, cause))
+                elif existing < group.count:
+                    existing += 1
+                    replace.append(Replacement(alloc, cause))
+                elif cause is Cause.RESCHEDULE and not alloc.server_terminal():
+                    changes.stop(alloc, NOT_NEEDED)
+        return replace, max(group.count - existing, 0)
+
+    def _stop_surplus(self, changes: GroupChanges, group: TaskGroup, found: _Sorted, promoted: frozenset[str]) -> None:
         """Takes what is more than the count out of ``found``: migrating ones first, then failed ones (which only hold
-        a place), then the highest numbers. Finished batch work cannot be stopped and stays counted."""
+        a place), then the highest numbers. Finished batch work cannot be stopped and stays counted. A promoted canary
+        takes the place of whatever has its name, so that no two are left with the same one."""
+        twins = {alloc.index for alloc in found.kept if alloc.id in promoted}
+        for held in (found.migrate, found.kept):
+            self._discard(changes, found, held, [a for a in held if a.index in twins and a.id not in promoted])
         surplus = len(found.kept) + len(found.migrate) - group.count
         for held in (found.migrate, found.kept):
             if surplus <= 0:
                 return
             stoppable = [alloc for alloc in held if not alloc.terminal() or _holds_a_place(alloc)]
             gone = sorted(stoppable, key=lambda each: (not each.terminal(), -each.index))[:surplus]
-            for alloc in gone:
-                changes.stop(alloc, NOT_NEEDED)
-            ids = {alloc.id for alloc in gone}
-            held[:] = [alloc for alloc in held if alloc.id not in ids]
-            found.later[:] = [later for later in found.later if later.alloc.id not in ids]
+            self._discard(changes, found, held, gone)
             surplus -= len(gone)
 
-    def _update(
-        self, changes: GroupChanges, group: TaskGroup, kept: Sequence[Allocation], placing: int
-    ) -> tuple[int, list[Allocation]]:
-        """Sorts out who is updated how; answers how many are left alone, and those to replace now in name order."""
-        ignored, in_flight, destructive = 0, placing, []
+    def _discard(
+        self, changes: GroupChanges, found: _Sorted, held: list[Allocation], gone: Sequence[Allocation]
+    ) -> None:
+        for alloc in gone:
+            changes.stop(alloc, NOT_NEEDED)
+        ids = {alloc.id for alloc in gone}
+        held[:] = [alloc for alloc in held if alloc.id not in ids]
+        found.later[:] = [later for later in found.later if later.alloc.id not in ids]
+
+    def _update(self, changes: GroupChanges, kept: Sequence[Allocation]) -> tuple[int, list[Allocation]]:
+        """Sorts out who is updated how; answers how many are left alone, and those to replace in name order."""
+        ignored, destructive = 0, []
         for alloc in kept:
             kind = self._update_kind(alloc)
             if kind == "destructive" and not (self._batch and alloc.terminal()):
@@ -265,11 +372,27 @@ class Reconciler:
                 changes.in_place.append(alloc)
             else:
                 ignored += 1
-                in_flight += alloc.client_status != RUNNING
-        parallel = group.update.max_parallel if group.update is not None and not self._batch else 0
-        limit = max(parallel - in_flight, 0) if parallel > 0 else len(destructive)
-        destructive.sort(key=lambda each: each.index)
-        return ignored + len(destructive[limit:]), destructive[:limit]
+        return ignored, sorted(destructive, key=lambda each: each.index)
+
+
+def _names(found: _Sorted) -> set[int]:
+    """The numbers in use. Canaries share those of the allocations that they will replace."""
+    every = (found.kept, found.migrate, found.drained, found.lost, found.reschedule, found.canaries)
+    return {alloc.index for held in every for alloc in held}
+
+
+def _count_canaries(allocs: Iterable[Allocation]) -> int:
+    return sum(alloc.deployment_status is not None and alloc.deployment_status.canary for alloc in allocs)
+
+
+def _canary_indexes(
+    lacking: int, destructive: Iterable[Allocation], canaries: Iterable[Allocation], names: set[int], count: int
+) -> tuple[int, ...]:
+    """The numbers of new canaries: those of the allocations to be replaced, then numbers from the count on."""
+    taken = {alloc.index for alloc in canaries}
+    indexes = [alloc.index for alloc in destructive if alloc.index not in taken][:lacking]
+    beyond = free_indexes([*names, *range(count)], lacking - len(indexes))
+    return (*indexes, *beyond.tolist())
 
 
 def _holds_a_place(alloc: Allocation) -> bool:

@@ -14,9 +14,10 @@ from nomadpy.model.evaluation import Evaluation
 from nomadpy.model.job import Job
 from nomadpy.scheduler.decision import Decision, Draft
 from nomadpy.scheduler.fleet import Fleet, Taken
-from nomadpy.scheduler.placement import GroupPlacer, Wanted
+from nomadpy.scheduler.placement import GroupPlacer, Placed, Wanted
 from nomadpy.scheduler.reconcile import RESCHEDULED, UPDATING, Cause, GroupChanges, Reconciler, Replacement
 from nomadpy.scheduler.reschedule import NO_PLACEMENT, next_tracker, nodes_to_avoid
+from nomadpy.scheduler.rollout import Rollout
 from nomadpy.scheduler.system import schedule_system
 from nomadpy.scheduler.updates import IGNORE, UpdateKinds
 from nomadpy.state.commands import AnnotateAlloc
@@ -72,16 +73,21 @@ class _GenericScheduler:
         """Fills the draft."""
         draft = self._draft
         job = draft.job
+        batch = (job.type if job is not None else draft.evaluation.type) == "batch"
         kinds = UpdateKinds(self._fleet, job) if job is not None else None
+        latest = self._view.latest_deployment(draft.evaluation.namespace, draft.evaluation.job_id)
+        rollout = draft.rollout = Rollout(job, latest, paced=not batch)
         reconciler = Reconciler(
             job,
             draft.evaluation,
-            batch=(job.type if job is not None else draft.evaluation.type) == "batch",
+            batch=batch,
             now_ns=self._now_ns,
             node_of=self._view.node,
             update_kind=kinds.kind if kinds is not None else lambda alloc: IGNORE,
+            rollout=rollout,
         )
         every = reconciler.reconcile(self._allocs)
+        rollout.close(eval_priority=draft.evaluation.priority, now_ns=self._now_ns, rng=self._rng)
         stopped: set[str] = set()
         for changes in every:
             draft.desired[changes.name] = changes.desired
@@ -102,30 +108,75 @@ class _GenericScheduler:
         for changes in every:
             group = changes.group
             assert group is not None
+            wanted = changes.wanted
+            older = self._place_older(job, changes, live, earlier)
             placer = GroupPlacer(self._fleet, job, group, siblings=live, rng=self._rng)
             placer.count_other_groups(earlier)
-            placed = self._place_group(placer, changes)
-            if placed < changes.wanted:
-                left = changes.wanted - placed
+            for placed_older in older:
+                placer.count_placed(placed_older.usage)
+            placed = self._place_group(placer, changes) + sum(each.count for each in older)
+            if placed < wanted:
+                left = wanted - placed
                 metric = placer.failure(coalesced=left - 1)
                 self._draft.fail(group.name, metric, placer.eligible, count=left)
+            assert self._draft.rollout is not None
+            deployment_id = self._draft.rollout.deployment_id_of(group.name)
+            result = placer.result(eval_id=self._draft.evaluation.id, deployment_id=deployment_id)
+            self._draft.add(result)
+            for each in (*older, result):
+                earlier.extend(each.usage)
+
+    def _place_older(
+        self, job: Job, changes: GroupChanges, live: Sequence[Allocation], earlier: Sequence[Taken]
+    ) -> list[Placed]:
+        """Places what must run the version of the job that it ran before, and leaves the rest in ``changes``: also what
+        ran a version that is no longer kept, for which the current one has to do."""
+        by_version: dict[int, list[Replacement]] = {}
+        for replacement in changes.replace:
+            version = replacement.alloc.job.version if replacement.alloc.job is not None else job.version
+            if replacement.same_version and version != job.version:
+                by_version.setdefault(version, []).append(replacement)
+        out: list[Placed] = []
+        for version, replacements in sorted(by_version.items()):
+            old = self._view.job_version(job.namespace, job.id, version)
+            group = old.group(changes.name) if old is not None else None
+            if old is None or group is None or old.create_index != job.create_index:
+                continue
+            placer = GroupPlacer(self._fleet, old, group, siblings=live, rng=self._rng)
+            placer.count_other_groups(earlier)
+            for placed in out:
+                placer.count_placed(placed.usage)
+            self._replace_each(placer, replacements)
+            tried = {replacement.alloc.id for replacement in replacements}
+            changes.replace = [left for left in changes.replace if left.alloc.id not in tried]
             result = placer.result(eval_id=self._draft.evaluation.id)
             self._draft.add(result)
-            earlier.extend(result.usage)
+            out.append(result)
+        return out
+
+    def _replace_each(self, placer: GroupPlacer, replacements: Sequence[Replacement]) -> int:
+        """How many replacements were placed, in order; the first that finds no node ends it."""
+        for done, replacement in enumerate(replacements):
+            if not placer.place_one(self._wanted(placer, replacement)):
+                self._remember_unplaced(replacements[done:])
+                return done
+            self._stop_replaced(replacement)
+        return len(replacements)
 
     def _place_group(self, placer: GroupPlacer, changes: GroupChanges) -> int:
         """How many were placed. The first that finds no node ends the group: the rest asks for the same."""
-        placed = 0
         first = [r for r in changes.replace if r.cause is not Cause.UPDATE]
-        for at, replacement in enumerate(first):
-            if not placer.place_one(self._wanted(placer, replacement)):
-                self._remember_unplaced(first[at:])
+        placed = self._replace_each(placer, first)
+        if placed < len(first):
+            return placed
+        for index in changes.canaries:
+            if not placer.place_one(Wanted(name_index=index, canary=True)):
                 return placed
             placed += 1
-            self._stop_replaced(replacement)
         if len(changes.fresh):
-            placed += placer.place_many(changes.fresh)
-            if placed < len(first) + len(changes.fresh):
+            fresh = placer.place_many(changes.fresh)
+            placed += fresh
+            if fresh < len(changes.fresh):
                 return placed
         for replacement in changes.replace:
             if replacement.cause is Cause.UPDATE:
@@ -159,6 +210,7 @@ class _GenericScheduler:
             avoid=frozenset(n for n in map(number, nodes_to_avoid(previous)) if n >= 0),
             stay=number(previous.node_id) if disk is not None and disk.sticky else -1,
             tracker=tracker,
+            canary=replacement.canary,
         )
 
     def _stop_replaced(self, replacement: Replacement) -> None:

@@ -109,13 +109,21 @@ def _check_unique(held: list[Allocation], here: list[Row]) -> None:
 
 
 def _check_names(store: StateStore, decision: Decision, stopped: set[str], rows: list[Row]) -> None:
-    """No two live allocations of a group share a name, except in system jobs."""
+    """No two live allocations of a group share a name, except in system jobs and canaries until they are promoted."""
     plan = decision.plan
     job = store.job(plan.namespace, plan.job_id)
     if job is None or job.type in ("system", "sysbatch"):
         return
-    names: Counter[tuple[str, int]] = Counter((block.group, name) for block, _, _, name, _ in rows)
+    names: Counter[tuple[str, int]] = Counter(
+        (block.group, name) for block, _, _, name, position in rows if not _is_canary(block, position)
+    )
     for alloc in store.allocs_by_job(plan.namespace, plan.job_id):
-        if not alloc.terminal() and alloc.id not in stopped:
+        canary = alloc.deployment_status is not None and alloc.deployment_status.canary
+        if not alloc.terminal() and alloc.id not in stopped and not canary:
             names[alloc.task_group, alloc.index] += 1
     assert not names or max(names.values()) == 1, f"used twice: {names.most_common(1)}"
+
+
+def _is_canary(block: PlaceBlock, position: int) -> bool:
+    detail = block.details.get(position)
+    return detail is not None and detail.canary

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from plan_checker import check_plan
 
-from nomadpy.model.alloc import Allocation, AllocUpdate, DesiredTransition, TaskState
-from nomadpy.model.evaluation import EVAL_PENDING, TRIGGER_JOB_REGISTER, Evaluation
+from nomadpy.model.alloc import Allocation, AllocDeploymentStatus, AllocUpdate, DesiredTransition, TaskState
+from nomadpy.model.evaluation import EVAL_PENDING, TRIGGER_JOB_REGISTER, Deployment, Evaluation
 from nomadpy.model.ids import new_uuid
 from nomadpy.model.job import EphemeralDisk, Job, Task, TaskGroup
 from nomadpy.model.node import DriverInfo, Node, SchedulerConfiguration
@@ -178,6 +178,23 @@ class World:
         )
         updates = tuple(AllocUpdate(id=a.id, client_status=status, task_states={"web": state}) for a in allocs)
         self.apply(c.UpdateAllocs(updates=updates, now_ns=self.now_ns))
+
+    def judge(self, *allocs: Allocation, healthy: bool = True) -> None:
+        """Lets the nodes report that allocations run and whether they are healthy, or that they failed."""
+        status, state = "running", TaskState(state="running")
+        if not healthy:
+            status, state = "failed", TaskState(state="dead", failed=True, finished_at_ns=self.now_ns)
+        health = AllocDeploymentStatus(healthy=healthy, timestamp_ns=self.now_ns)
+        updates = tuple(
+            AllocUpdate(id=a.id, client_status=status, task_states={"web": state}, deployment_status=health)
+            for a in allocs
+        )
+        self.apply(c.UpdateAllocs(updates=updates, now_ns=self.now_ns))
+
+    def deployment(self, job_id: str = "job") -> Deployment:
+        found = self.store.latest_deployment("default", job_id)
+        assert found is not None
+        return found
 
     def flag(self, alloc: Allocation, **wishes: bool) -> None:
         self.apply(c.UpdateAllocTransitions(transitions={alloc.id: DesiredTransition(**wishes)}, now_ns=self.now_ns))

@@ -31,7 +31,7 @@ def job(count: int, flavour: int, type: str) -> Job:
         ports=dynamic_ports("http") if flavour & 1 else None,
         task=make_task(cpu=700, env={"FLAVOUR": str(flavour)}),
         reschedule_policy=POLICY,
-        update=UpdateStrategy(max_parallel=flavour),
+        update=UpdateStrategy(max_parallel=flavour, canary=2 if flavour == 3 else 0),
     )
     distinct = (Constraint(operand="distinct_hosts"),) if flavour == 2 else ()
     return make_job(type=type, group=group, constraints=distinct)
@@ -59,6 +59,17 @@ def act(world: World, type: str, action: tuple[str, int, object]) -> None:
     world.run()
 
 
+def watch(world: World) -> None:
+    """Stands in for the watcher of deployments: failed allocations may be placed anew."""
+    for alloc in world.allocs():
+        if alloc.client_status == "failed" and alloc.deployment_id and not alloc.next_allocation:
+            world.flag(alloc, reschedule=True)
+    deployment = world.store.latest_deployment("default", "job")
+    if deployment is not None and any(state.canarying() for state in deployment.task_groups.values()):
+        # Canaries that are not healthy yet make this a refusal, which changes nothing.
+        world.store.apply(world.store.index + 1, c.PromoteDeployment(deployment_id=deployment.id))
+
+
 @given(st.sampled_from(("service", "batch")), st.lists(actions, min_size=1, max_size=12))
 @settings(max_examples=150, deadline=None)
 def test_every_plan_holds_together(type: str, history: list[tuple[str, int, object]]) -> None:
@@ -82,7 +93,8 @@ def test_a_service_settles_at_its_count(history: list[tuple[str, int, object]], 
     for _ in range(12):
         decision = world.run()
         world.report("complete", *(a for a in world.allocs() if a.server_terminal() and not a.client_terminal()))
-        world.report("running", *world.live())
+        watch(world)
+        world.judge(*world.live())
         world.wait(100)
     assert len(world.names()) == count
     assert (decision.placed, decision.plan.stops, decision.plan.in_place) == (0, (), ())

@@ -11,6 +11,7 @@ from nomadpy.model.resources import Constraint, Resources
 from nomadpy.model.time import HOUR, MINUTE, SECOND
 from nomadpy.scheduler.reconcile import Reconciler
 from nomadpy.scheduler.reschedule import delay_ns, next_tracker
+from nomadpy.scheduler.rollout import Rollout
 from nomadpy.state import commands as c
 
 FOREVER = ReschedulePolicy(delay_ns=30 * SECOND, delay_function="constant", unlimited=True)
@@ -190,7 +191,13 @@ def test_a_failed_allocation_with_a_successor_is_forgotten() -> None:
     old = Allocation(id="old", name="job.app[0]", job=job, task_group="app", node_id=world.node_id(0))
     failed = old.replace(client_status="failed", desired_status="run", next_allocation="new")
     reconciler = Reconciler(
-        job, world.evaluation(), batch=False, now_ns=0, node_of=world.store.node, update_kind=lambda alloc: "ignore"
+        job,
+        world.evaluation(),
+        batch=False,
+        now_ns=0,
+        node_of=world.store.node,
+        update_kind=lambda alloc: "ignore",
+        rollout=Rollout(job, None, paced=True),
     )
     [changes] = reconciler.reconcile([failed])
     assert (changes.replace, changes.fresh.tolist()) == ([], [0])
@@ -266,21 +273,6 @@ def test_a_large_change_replaces_everything_at_once_without_a_limit() -> None:
     decision = world.deploy(changed())
     assert decision.desired["app"].destructive_update == 3
     assert (decision.placed, len(decision.plan.stops), world.names()) == (3, 3, [0, 1, 2])
-
-
-def test_max_parallel_goes_on_when_the_new_ones_run() -> None:
-    world = cluster()
-    world.deploy(make_job(count=3))
-    world.report("running", *world.live())
-    decision = world.deploy(changed(max_parallel=1))
-    assert (decision.placed, decision.desired["app"].ignore) == (1, 2)
-    assert world.run().placed == 0, "the first new one does not run yet"
-    for _ in range(2):
-        world.report("running", *world.live())
-        assert world.run().placed == 1
-    world.report("running", *world.live())
-    decision = world.run()
-    assert (decision.placed, decision.desired["app"].ignore) == (0, 3)
 
 
 def test_an_update_may_use_what_its_predecessor_holds() -> None:
