@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from nomadpy.model.canonical import MIGRATE_DEFAULTS, UPDATE_DEFAULTS
+from nomadpy.model.canonical import UPDATE_DEFAULTS
 from nomadpy.model.job import EphemeralDisk, Job, Task, TaskGroup
-from nomadpy.model.wire import to_wire
 
 PLACES_MAX = 3
 
@@ -74,10 +73,6 @@ def _connect(job: Job) -> Iterator[str]:
             yield from (f'service "{service.name}"' for service in services if service.connect is not None)
 
 
-def _has_other_migrate(group: TaskGroup) -> bool:
-    return group.migrate is not None and to_wire(group.migrate) != MIGRATE_DEFAULTS
-
-
 def _has_namespace(group: TaskGroup) -> bool:
     return any(network.mode in ("bridge", "none") or network.mode.startswith("cni/") for network in group.networks)
 
@@ -138,7 +133,6 @@ PARTS: tuple[Part, ...] = (
         _groups(lambda group: group.update is not None and group.update.stagger_ns != UPDATE_DEFAULTS["Stagger"]),
         "updates are paced by the health of allocations",
     ),
-    Part("migrate", _groups(_has_other_migrate), "a draining node is emptied at once"),
     Part("disconnect", _groups(lambda group: group.disconnect), "a node out of reach is lost at once"),
     Part("scaling", _groups(lambda group: group.scaling), "nothing scales the group by itself"),
     Part("task scaling", _tasks(lambda task: task.scaling_policies), "nothing scales the task"),

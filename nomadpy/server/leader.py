@@ -11,6 +11,7 @@ import trio
 from nomadpy.model.errors import NomadError, Unavailable
 from nomadpy.model.time import SECOND
 from nomadpy.server.collect import decide_collection
+from nomadpy.server.drainer import decide_drain
 from nomadpy.server.node_evals import evals_for_node, node_lost_event
 from nomadpy.server.periodic import launch_commands, next_launch_ns
 from nomadpy.server.worker import Worker
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
+# Changes of many allocations are looked at together.
+_DRAIN_BATCH_S = 1.0
 
 
 async def lead(server: Server) -> None:
@@ -31,6 +34,7 @@ async def lead(server: Server) -> None:
         nursery.start_soon(_watch_heartbeats, server)
         nursery.start_soon(_launch_periodic, server)
         nursery.start_soon(_collect_garbage, server)
+        nursery.start_soon(_drain_nodes, server)
 
 
 async def _watch_heartbeats(server: Server) -> None:
@@ -77,6 +81,28 @@ async def _collect_garbage(server: Server) -> None:
         await trio.sleep(server.config.job_gc_interval_ns / SECOND)
         for command in decide_collection(server.store, server.config, server.wall_ns()):
             await _insist("gc", lambda command=command: server.propose(command))  # type: ignore[misc]
+
+
+async def _drain_nodes(server: Server) -> None:
+    """Moves work off draining nodes: looks again a moment after something moved, and when a deadline passes."""
+    store = server.store
+    while True:
+        seen = store.index
+        decision = decide_drain(store, now_ns=server.wall_ns(), rng=server.rng)
+        for command in decision.commands:
+            await _insist("node.drain", lambda command=command: server.propose(command))  # type: ignore[misc]
+        # Without a draining node only a change of a node can start a drain.
+        tables = ("nodes", "allocs", "jobs") if decision.draining else ("nodes",)
+        # The wall clock may jump, so no sleep is longer than a minute.
+        with trio.move_on_after(_until_s(server, decision.wake_at_ns, at_most_s=60.0)):
+            if store.max_index(*tables) <= seen:
+                await server.watch.changed(*tables)
+            await trio.sleep(_DRAIN_BATCH_S)
+
+
+def _until_s(server: Server, due_ns: int | None, *, at_most_s: float) -> float:
+    """Seconds until a moment of the wall clock."""
+    return at_most_s if due_ns is None else min(at_most_s, max(0.0, (due_ns - server.wall_ns()) / SECOND))
 
 
 async def _insist(what: str, action: Callable[[], Awaitable[object]]) -> None:

@@ -10,7 +10,7 @@ from nomadpy.model.alloc import AllocMetric
 from nomadpy.model.evaluation import Evaluation, JobDiff, PlanAnnotations
 from nomadpy.model.job import Job, JobSubmission, ScalingEvent
 from nomadpy.model.naming import Noun
-from nomadpy.model.time import Moment
+from nomadpy.model.time import DurationInput, Moment
 
 
 class JobRegisterRequest(Noun):
@@ -187,6 +187,29 @@ class NodeEligibilityRequest(Noun):
 
 
 class NodeEligibilityResponse(Noun):
+    node_modify_index: int = 0
+    eval_ids: tuple[str, ...] = field(default=(), name="EvalIDs")
+    eval_create_index: int = 0
+    index: int = 0
+
+
+class DrainSpec(Noun):
+    """A ``deadline_ns`` below zero forces the drain, zero waits for ever."""
+
+    deadline_ns: DurationInput = 0
+    ignore_system_jobs: bool = False
+
+
+class NodeDrainRequest(Noun):
+    """No ``drain_spec`` ends the drain."""
+
+    node_id: str = ""
+    drain_spec: DrainSpec | None = None
+    mark_eligible: bool = False
+    meta: dict[str, str] = {}
+
+
+class NodeDrainResponse(Noun):
     node_modify_index: int = 0
     eval_ids: tuple[str, ...] = field(default=(), name="EvalIDs")
     eval_create_index: int = 0

@@ -125,12 +125,16 @@ class UpdateNodeEligibility(Command):
 
 
 class UpdateNodeDrain(Command):
-    """Sets or (with None) ends a drain. Scheduling eligibility follows as Nomad's does."""
+    """Sets or (with None) ends a drain. Scheduling eligibility follows as Nomad's does. ``completed`` says which drain
+    has come to its end; refused when the node has another one, or none, by then. Empty ``meta`` and ``accessor_id``
+    keep what an earlier change of the same drain said."""
 
     node_id: str = ""
     drain: DrainStrategy | None = None
+    completed: DrainStrategy | None = None
     mark_eligible: bool = False
     meta: dict[str, str] = {}
+    accessor_id: str = ""
     event: NodeEvent | None = None
     evals: tuple[Evaluation, ...] = ()
 

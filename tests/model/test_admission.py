@@ -112,7 +112,6 @@ PART_EXAMPLES: dict[str, Job] = {
     "update auto_promote": make(group={"Update": {"AutoPromote": True}}),
     "update auto_revert": make({"Update": {"AutoRevert": True}}),
     "update stagger": make({"Update": {"Stagger": 1}}),
-    "migrate": make({"Migrate": {"MaxParallel": 2}}),
     "disconnect": make(group={"Disconnect": {}}),
     "scaling": make(group={"Scaling": {"Max": 3}}),
     "task scaling": make(ScalingPolicies=[{}]),

@@ -117,6 +117,13 @@ async def eligibility(call: Call) -> Reply:
     return Reply(value=response, index=response.index)
 
 
+async def drain(call: Call) -> Reply:
+    """Starts, changes or ends the node's drain."""
+    request = await call.body(m.NodeDrainRequest)
+    response = await call.server.fleet.drain_node(call.caller, check_uuid(call.params["node_id"]), request)
+    return Reply(value=response, index=response.index)
+
+
 async def evaluate(call: Call) -> Reply:
     """Has the scheduler look again at everything on the node."""
     response = await call.server.fleet.evaluate_node(call.caller, check_uuid(call.params["node_id"]))
@@ -270,6 +277,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(methods=WRITE, path=_N + "/evaluate", endpoint=evaluate, answer=m.NodeUpdateResponse),
     Operation(methods=WRITE, path=_N + "/eligibility", endpoint=eligibility, body=m.NodeEligibilityRequest,
               answer=m.NodeEligibilityResponse),
+    Operation(methods=WRITE, path=_N + "/drain", endpoint=drain, body=m.NodeDrainRequest, answer=m.NodeDrainResponse),
     Operation(methods=WRITE, path=_N + "/purge", endpoint=purge, answer=m.NodeUpdateResponse),
     Operation(methods=READ, path=_N, endpoint=get_node, answer=Node, blocking=True),
     Operation(methods=READ, path="/v1/namespaces", endpoint=list_namespaces, answer=list[Namespace], blocking=True),

@@ -8,10 +8,23 @@ from nomadpy.model.alloc import DesiredTransition
 from nomadpy.model.caller import Caller
 from nomadpy.model.errors import Invalid, NotFound
 from nomadpy.model.evaluation import TRIGGER_ALLOC_STOP, TRIGGER_NODE_UPDATE, Evaluation
-from nomadpy.model.node import ELIGIBLE, INELIGIBLE, Namespace, NodeEvent, NodePool, SchedulerConfiguration
+from nomadpy.model.node import (
+    ELIGIBLE,
+    INELIGIBLE,
+    DrainStrategy,
+    Namespace,
+    Node,
+    NodeEvent,
+    NodePool,
+    SchedulerConfiguration,
+)
 from nomadpy.server.collect import decide_collection
+from nomadpy.server.drainer import DRAIN_EVENTS
 from nomadpy.server.messages import (
     AllocStopResponse,
+    DrainSpec,
+    NodeDrainRequest,
+    NodeDrainResponse,
     NodeEligibilityRequest,
     NodeEligibilityResponse,
     NodeUpdateResponse,
@@ -77,6 +90,36 @@ class FleetHandlers:
             )
         )
         return NodeEligibilityResponse(
+            node_modify_index=outcome.index,
+            eval_ids=tuple(e.id for e in evals),
+            eval_create_index=outcome.index if evals else 0,
+            index=outcome.index,
+        )
+
+    async def drain_node(self, caller: Caller, node_id: str, request: NodeDrainRequest) -> NodeDrainResponse:
+        """Starts, changes or ends the drain of a node. What leaves it, and when, is the drainer's to say."""
+        caller.require("", "node:write")
+        server = self._server
+        node = server.store.node(node_id)
+        if node is None:
+            raise NotFound("node not found", status=500)
+        now_ns, spec = server.wall_ns(), request.drain_spec
+        evals: tuple[Evaluation, ...] = ()
+        if spec is None and request.mark_eligible and node.scheduling_eligibility == INELIGIBLE:
+            evals = tuple(evals_for_node(server, node))
+        outcome = await server.propose(
+            c.UpdateNodeDrain(
+                now_ns=now_ns,
+                node_id=node_id,
+                drain=_strategy(spec, now_ns) if spec is not None else None,
+                mark_eligible=request.mark_eligible,
+                meta=request.meta,
+                accessor_id=caller.accessor_id,
+                event=_drain_event(node, spec, now_ns),
+                evals=evals,
+            )
+        )
+        return NodeDrainResponse(
             node_modify_index=outcome.index,
             eval_ids=tuple(e.id for e in evals),
             eval_create_index=outcome.index if evals else 0,
@@ -166,3 +209,20 @@ class FleetHandlers:
         caller.require("", "node_pool:delete")
         outcome = await self._server.propose(c.DeleteNodePool(now_ns=self._server.wall_ns(), name=name))
         return outcome.index
+
+
+def _strategy(spec: DrainSpec, now_ns: int) -> DrainStrategy:
+    return DrainStrategy(
+        deadline_ns=spec.deadline_ns,
+        ignore_system_jobs=spec.ignore_system_jobs,
+        force_deadline_ns=now_ns + spec.deadline_ns if spec.deadline_ns > 0 else 0,
+    )
+
+
+def _drain_event(node: Node, spec: DrainSpec | None, now_ns: int) -> NodeEvent | None:
+    """What the node's list of events says of an operator's order; nothing when there was no drain to end."""
+    if spec is None:
+        message = "Node drain disabled" if node.drain_strategy is not None else ""
+    else:
+        message = "Node drain strategy updated" if node.drain_strategy is not None else "Node drain strategy set"
+    return NodeEvent(message=message, subsystem=DRAIN_EVENTS, timestamp_ns=now_ns) if message else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nomadpy.model.errors import Forbidden, Invalid, NotFound
+from nomadpy.model.errors import Conflict, Forbidden, Invalid, NotFound
 from nomadpy.model.node import ELIGIBLE, INELIGIBLE, INITIALIZING, READY, LastDrain, Node, NodeEvent, NodePool
 from nomadpy.state import commands as c
 from nomadpy.state.apply.evals import put_evals
@@ -78,21 +78,35 @@ def update_eligibility(store: StateStore, index: int, command: c.UpdateNodeEligi
 def update_drain(store: StateStore, index: int, command: c.UpdateNodeDrain) -> None:
     """Starts, changes or ends a drain; a draining node takes no new work."""
     node = _node(store, command.node_id)
-    now_ns = command.now_ns
-    if command.drain is not None:
-        started = node.drain_strategy.started_at_ns if node.drain_strategy else now_ns
-        last = LastDrain(started_at_ns=started, updated_at_ns=now_ns, status="draining", meta=command.meta)
-        drain = command.drain.replace(started_at_ns=started)
-        changed = node.replace(drain_strategy=drain, scheduling_eligibility=INELIGIBLE, last_drain=last)
+    drain, old = command.drain, node.drain_strategy
+    if command.completed is not None and command.completed != old:
+        raise Conflict("the node's drain was changed or ended meanwhile")
+    if drain is not None:
+        drain = drain.replace(started_at_ns=old.started_at_ns if old is not None else command.now_ns)
+        changed = node.replace(drain_strategy=drain, scheduling_eligibility=INELIGIBLE)
     else:
-        last_drain = node.last_drain
-        if node.drain_strategy is not None and last_drain is not None:
-            meta = command.meta or last_drain.meta
-            last_drain = last_drain.replace(updated_at_ns=now_ns, status="canceled", meta=meta)
         eligibility = ELIGIBLE if command.mark_eligible else node.scheduling_eligibility
-        changed = node.replace(drain_strategy=None, last_drain=last_drain, scheduling_eligibility=eligibility)
+        changed = node.replace(drain_strategy=None, scheduling_eligibility=eligibility)
+    if drain is not None or old is not None:
+        changed = changed.replace(last_drain=_last_drain(node, command))
     _put(store, index, changed, command.event)
-    put_evals(store, index, now_ns, (e.replace(node_modify_index=index) for e in command.evals))
+    put_evals(store, index, command.now_ns, (e.replace(node_modify_index=index) for e in command.evals))
+
+
+def _last_drain(node: Node, command: c.UpdateNodeDrain) -> LastDrain:
+    """What is remembered of the drain that the command starts, changes or ends."""
+    known = node.last_drain if node.drain_strategy is not None else None
+    last = known or LastDrain(started_at_ns=command.now_ns)
+    if command.drain is not None:
+        status = "draining"
+    else:
+        status = "complete" if command.completed is not None else "canceled"
+    return last.replace(
+        updated_at_ns=command.now_ns,
+        status=status,
+        accessor_id=command.accessor_id or last.accessor_id,
+        meta=command.meta or last.meta,
+    )
 
 
 def add_events(store: StateStore, index: int, command: c.AddNodeEvents) -> None:
