@@ -13,6 +13,7 @@ from nomadpy.model.canonical import canonicalize, input_form, job_from_input
 from nomadpy.model.diff import diff_jobs
 from nomadpy.model.errors import Invalid, NotFound
 from nomadpy.model.evaluation import Deployment, Evaluation
+from nomadpy.model.ids import EDGE_RNG
 from nomadpy.model.job import Job, JobSubmission, JobSummary
 from nomadpy.model.naming import Noun
 from nomadpy.model.wire import to_wire
@@ -79,7 +80,7 @@ async def parse(call: Call) -> Any:
     if not request.job_hcl:
         raise Invalid("Job spec is empty")
     try:
-        raw = parse_text(request.job_hcl, variables=request.variables)
+        raw = parse_text(request.job_hcl, variables=request.variables, rng=EDGE_RNG)
     except Invalid as error:
         raise Invalid(f"Failed to parse job: {error.message}") from error
     return to_wire(canonicalize(job_from_input(raw))) if request.canonicalize else input_form(raw)
