@@ -21,6 +21,9 @@ class File(Protocol):
     def read(self) -> bytes:
         """Everything in it."""
 
+    def read_at(self, offset: int, size: int) -> bytes:
+        """At most ``size`` bytes from ``offset`` on."""
+
     def append(self, data: bytes) -> None:
         """Writes all of ``data`` at the end. Raises OSError."""
 
@@ -61,14 +64,17 @@ class DiskFile:
 
     def read(self) -> bytes:
         """Everything in it."""
-        size = os.fstat(self._fd).st_size
-        parts, at = [], 0
-        while at < size:
-            part = os.pread(self._fd, size - at, at)
+        return self.read_at(0, os.fstat(self._fd).st_size)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Some of it; one call of the system may return less than it could."""
+        parts, left = [], size
+        while left:
+            part = os.pread(self._fd, left, offset + size - left)
             if not part:
                 break
             parts.append(part)
-            at += len(part)
+            left -= len(part)
         return b"".join(parts)
 
     def append(self, data: bytes) -> None:

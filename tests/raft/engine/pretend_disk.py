@@ -16,6 +16,9 @@ class PretendFile:
     def read(self) -> bytes:
         return self.data
 
+    def read_at(self, offset: int, size: int) -> bytes:
+        return self.data[offset : offset + size]
+
     def append(self, data: bytes) -> None:
         self._disk.maybe_fail("append")
         self.data += data

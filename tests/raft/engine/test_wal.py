@@ -275,7 +275,7 @@ def test_misuse_is_a_bug() -> None:
 
 
 class WalMachine(RuleBasedStateMachine):
-    """The log beside a plain list; after a loss of power it equals the list as of the last sync, or of a later batch."""
+    """The log beside a plain list; after a loss of power it equals the list as of the last sync, or a later batch."""
 
     @initialize()
     def begin(self) -> None:

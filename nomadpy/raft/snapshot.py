@@ -1,0 +1,228 @@
+"""Snapshots: the state machine's state after one entry, as a file and as parts on the wire.
+
+A file is written under a temporary name, synced, renamed, and its folder synced; only then may the log forget entries.
+It holds a magic, the length and checksum of a header, the header (position, voters, size and checksum of the state),
+and the state. Its name carries its index, so a slow save can never replace a newer one. A newest file that does not
+check out is an error at start: without it entries are missing, and an empty state must not pass for the real one.
+
+A transfer is one part at a time; the receiver answers how far it got, so a part that is lost or comes twice does no
+harm. The checksum of the whole is compared before anything is installed.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import msgspec
+
+from nomadpy.model.errors import Bug, NomadError
+from nomadpy.raft.disk import Directory, File
+from nomadpy.raft.messages import SnapshotChunk, SnapshotSeen
+
+_MAGIC = b"nomadpy snapshot 1\n"
+_LENGTHS = struct.Struct("<II")
+_SUFFIX, _TEMPORARY = ".snapshot", ".partial"
+_HEADER_BYTES_MAX = 1 << 20
+
+
+class SnapshotCorrupt(NomadError):
+    """The newest snapshot cannot be read. The server must not start; restore it or let it join anew."""
+
+    code = "snapshot-corrupt"
+
+
+class SnapshotPoint(msgspec.Struct, frozen=True):
+    """Where in the log a state stands, and who votes there."""
+
+    index: int
+    term: int
+    voters: tuple[str, ...]
+
+
+class SnapshotMeta(msgspec.Struct, frozen=True):
+    """A stored snapshot."""
+
+    point: SnapshotPoint
+    size: int
+    checksum: int
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A snapshot with its state."""
+
+    point: SnapshotPoint
+    data: bytes
+
+
+class StoredSnapshot:
+    """A snapshot's file, open for reading; removing its name does not disturb who reads it."""
+
+    def __init__(self, meta: SnapshotMeta, name: str, file: File, data_at: int) -> None:
+        self.meta, self.name = meta, name
+        self._file, self._data_at = file, data_at
+
+    def read(self, offset: int, size: int) -> bytes:
+        """A part of the state."""
+        return self._file.read_at(self._data_at + offset, max(0, min(size, self.meta.size - offset)))
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._file.close()
+
+
+class SnapshotStore:
+    """The snapshots of one server in a folder of their own. Keeps the newest one."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._newest: StoredSnapshot | None = None
+        kept = [name for name in directory.names() if name.endswith(_SUFFIX)]
+        if kept:
+            self._newest = self._open(kept[-1])
+        for name in directory.names():
+            if name.endswith(_TEMPORARY) or name in kept[:-1]:
+                directory.remove(name)
+
+    @property
+    def newest(self) -> SnapshotMeta | None:
+        """The newest snapshot, None when there is none."""
+        return self._newest.meta if self._newest is not None else None
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Stores a snapshot durably, then forgets older ones. Raises OSError; those so far are then still there."""
+        self.adopt(self.write(snapshot))
+
+    def write(self, snapshot: Snapshot) -> StoredSnapshot:
+        """The part of ``save`` that blocks; it may run in a worker thread. Raises OSError."""
+        meta = SnapshotMeta(snapshot.point, len(snapshot.data), zlib.crc32(snapshot.data))
+        header = msgspec.msgpack.encode(meta)
+        prefix = _MAGIC + _LENGTHS.pack(len(header), zlib.crc32(header)) + header
+        name = f"{snapshot.point.index:020d}"
+        file = self._directory.open(name + _TEMPORARY)
+        try:
+            file.truncate(0)
+            file.append(prefix)
+            file.append(snapshot.data)
+            file.sync()
+            self._directory.rename(name + _TEMPORARY, name + _SUFFIX)
+            self._directory.sync()
+        except OSError:
+            file.close()
+            raise
+        return StoredSnapshot(meta, name + _SUFFIX, file, len(prefix))
+
+    def adopt(self, stored: StoredSnapshot) -> None:
+        """What was written is the newest one from now on, unless a newer one came meanwhile."""
+        older, self._newest = self._newest, stored
+        if older is not None and older.meta.point.index > stored.meta.point.index:
+            older, self._newest = stored, older
+        if older is not None:
+            older.close()
+            if older.name != self._newest.name:
+                self._directory.remove(older.name)
+
+    def read(self, meta: SnapshotMeta, offset: int, size: int) -> bytes:
+        """A part of the newest snapshot's state."""
+        if self._newest is None or meta != self._newest.meta:
+            raise Bug(f"the snapshot at {meta.point.index} is not the newest one")
+        return self._newest.read(offset, size)
+
+    def load(self) -> Snapshot | None:
+        """The newest snapshot, None when there is none. Raises SnapshotCorrupt when its state does not check out."""
+        if self._newest is None:
+            return None
+        meta = self._newest.meta
+        data = self._newest.read(0, meta.size)
+        if len(data) != meta.size or zlib.crc32(data) != meta.checksum:
+            raise SnapshotCorrupt(
+                f"the state in the snapshot at entry {meta.point.index} is damaged; restore this server's data or let "
+                "it join anew with an empty directory"
+            )
+        return Snapshot(meta.point, data)
+
+    def _open(self, name: str) -> StoredSnapshot:
+        file = self._directory.open(name)
+        head_bytes = len(_MAGIC) + _LENGTHS.size
+        head = file.read_at(0, head_bytes)
+        length, checksum = _LENGTHS.unpack_from(head, len(_MAGIC)) if len(head) == head_bytes else (0, 1)
+        header = file.read_at(head_bytes, min(length, _HEADER_BYTES_MAX))
+        if not head.startswith(_MAGIC) or len(header) != length or zlib.crc32(header) != checksum:
+            file.close()
+            raise SnapshotCorrupt(f"{name} has no good header; restore this server's data or let it join anew")
+        meta = msgspec.msgpack.decode(header, type=SnapshotMeta)
+        return StoredSnapshot(meta, name, file, head_bytes + length)
+
+
+class OutgoingSnapshot:
+    """The newest snapshot on its way to one server."""
+
+    def __init__(self, meta: SnapshotMeta, store: SnapshotStore, *, chunk_bytes: int, retry_s: float) -> None:
+        self.meta = meta
+        self._store, self._chunk_bytes, self._retry_s = store, chunk_bytes, retry_s
+        self._offset = 0
+        self._sent_at = float("-inf")
+
+    def due(self, now: float) -> bool:
+        """Whether a part has to be sent: none is under way, or its answer is overdue."""
+        return now - self._sent_at >= self._retry_s
+
+    def chunk(self, now: float, *, term: int, seq: int) -> SnapshotChunk:
+        """The part that the receiver lacks."""
+        self._sent_at = now
+        point = self.meta.point
+        return SnapshotChunk(
+            term=term,
+            seq=seq,
+            index=point.index,
+            index_term=point.term,
+            voters=point.voters,
+            size=self.meta.size,
+            checksum=self.meta.checksum,
+            offset=self._offset,
+            data=self._store.read(self.meta, self._offset, self._chunk_bytes),
+        )
+
+    def seen(self, answer: SnapshotSeen) -> None:
+        """Notes how far the receiver got; the next part is then due at once."""
+        if answer.index == self.meta.point.index and answer.offset != self._offset:
+            self._offset = min(answer.offset, self.meta.size)
+            self._sent_at = float("-inf")
+
+
+class IncomingSnapshot:
+    """A snapshot that is arriving."""
+
+    def __init__(self, first: SnapshotChunk) -> None:
+        self._key = _key(first)
+        self._point = SnapshotPoint(first.index, first.index_term, first.voters)
+        self._size, self._checksum = first.size, first.checksum
+        self._parts = bytearray()
+
+    @property
+    def offset(self) -> int:
+        """How much has arrived."""
+        return len(self._parts)
+
+    def belongs(self, chunk: SnapshotChunk) -> bool:
+        """Whether a part is of this very snapshot. (The sender and its term may have changed meanwhile.)"""
+        return _key(chunk) == self._key
+
+    def take(self, chunk: SnapshotChunk) -> None:
+        """Adds a part when it is the next one."""
+        if chunk.offset == len(self._parts):
+            self._parts += chunk.data
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it arrived."""
+        return len(self._parts) >= self._size
+
+    def snapshot(self) -> Snapshot | None:
+        """The snapshot, None when its checksum is wrong."""
+        data = bytes(self._parts)
+        return Snapshot(self._point, data) if zlib.crc32(data) == self._checksum else None
+
+
+def _key(chunk: SnapshotChunk) -> tuple[object, ...]:
+    return (chunk.index, chunk.index_term, chunk.voters, chunk.size, chunk.checksum)
