@@ -12,6 +12,7 @@ import cli_payloads as p
 import pytest
 
 from nomadpy.cli import follow
+from nomadpy.cli.verbs.job_read import next_launch
 
 Run = Callable[..., Any]
 
@@ -454,6 +455,14 @@ def test_a_periodic_job_tells_when_it_starts(nomadpy: Run, cluster: Any, tmp_pat
     path.write_text(json.dumps({"ID": "cron", "Type": "batch", "Periodic": periodic}))
     cluster.on("PUT", "/v1/jobs", {"EvalID": "", "Warnings": ""})
     assert "Approximate next launch time: 20" in nomadpy("run", str(path)).out
+
+
+def test_the_told_launch_is_the_one_the_server_makes() -> None:
+    # Six fields begin with minutes and end with a year: this is every quarter of an hour, not every 15 seconds.
+    noon_ns = 1_795_348_800 * 1_000_000_000
+    job = {"Periodic": {"Enabled": True, "Spec": "*/15 * * * * *"}}
+    assert next_launch(job, noon_ns) == noon_ns + 15 * 60 * 1_000_000_000
+    assert next_launch({"Periodic": {"Enabled": True, "Spec": "@fortnightly"}}, noon_ns) == 0
 
 
 HCL = """

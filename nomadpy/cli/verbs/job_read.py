@@ -121,20 +121,18 @@ def next_launch(job: dict[str, Any], now_ns: int) -> int:
     periodic = job.get("Periodic") or {}
     if not periodic or not periodic.get("Enabled", True):
         return 0
-    import datetime as dt
-    from zoneinfo import ZoneInfo
+    from nomadpy.model import cron
+    from nomadpy.model.job import PeriodicConfig
 
-    from cronsim import CronSim, CronSimError
-
-    specs = periodic.get("Specs") or [periodic.get("Spec", "")]
-    now = dt.datetime.fromtimestamp(now_ns / 1e9, tz=ZoneInfo(periodic.get("TimeZone") or "UTC"))
-    launches = []
-    for spec in specs:
-        try:
-            launches.append(next(CronSim(spec, now)))
-        except (CronSimError, StopIteration):
-            continue
-    return min((int(launch.timestamp()) for launch in launches), default=0) * 1_000_000_000
+    schedule = PeriodicConfig(
+        spec=periodic.get("Spec") or "",
+        specs=tuple(periodic.get("Specs") or ()),
+        time_zone=periodic.get("TimeZone") or "",
+    )
+    try:
+        return cron.next_launch(schedule, now_ns)
+    except ValueError:
+        return 0
 
 
 def allocs(
