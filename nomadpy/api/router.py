@@ -36,8 +36,8 @@ class Param(msgspec.Struct, frozen=True):
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that can be asked. ``path`` is a template; ``{name}`` matches up to the next slash, but ``{job_id}`` and
-    ``{rest}`` match slashes as well."""
+    """One thing that can be asked. ``path`` is a template; ``{name}`` matches up to the next slash, but ``{job_id}``
+    and ``{rest}`` match slashes as well."""
 
     methods: tuple[str, ...]
     path: str

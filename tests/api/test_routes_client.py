@@ -28,8 +28,8 @@ def alloc(shared_agent: Agent) -> Iterator[str]:
     actions = [{"Name": "greet", "Command": "/bin/echo", "Args": ["hi", "there"]}]
     shared_agent.run(job("files", shell(SCRIPT, Actions=actions)))
     (stub,) = shared_agent.wait_allocs("files")
-    until(lambda: shared_agent.http.get(f"/v1/client/fs/stat/{stub['ID']}", params={"path": "main/local/text"}).is_success,
-          "the script")  # fmt: skip
+    stat = f"/v1/client/fs/stat/{stub['ID']}"
+    until(lambda: shared_agent.http.get(stat, params={"path": "main/local/text"}).is_success, "the script")
     yield stub["ID"]
     shared_agent.delete("/v1/job/files", purge="true")
 
@@ -42,7 +42,7 @@ def frames(text: str) -> list[dict[str, Any]]:
     return out
 
 
-# --- files --------------------------------------------------------------------------------------------------------------
+# --- files ---
 
 
 def test_listing_the_directory(dev: Agent, alloc: str) -> None:
@@ -165,7 +165,7 @@ def test_logs_as_text(dev: Agent, alloc: str) -> None:
     assert dev.logs(alloc, kind="stderr") == "oops\n"
 
 
-# --- orders --------------------------------------------------------------------------------------------------------------
+# --- orders ---
 
 
 def test_signals(dev: Agent, alloc: str) -> None:
@@ -241,7 +241,7 @@ def test_metadata(dev: Agent) -> None:
     assert "empty" in dev.put("/v1/client/metadata", {"Meta": {"": "x"}}, status=400)
 
 
-# --- the allocation itself ---------------------------------------------------------------------------------------------------
+# --- the allocation itself ---
 
 
 def test_an_allocation_leaves_out_what_is_empty(dev: Agent, alloc: str) -> None:
@@ -271,7 +271,7 @@ def test_parts_of_an_allocation(dev: Agent, alloc: str) -> None:
     assert dev.get(f"/v1/allocation/{alloc}/nope", status=404) == "resource not found"
 
 
-# --- commands ------------------------------------------------------------------------------------------------------------------
+# --- commands ---
 
 
 def execute(dev: Agent, alloc: str, *command: str, **query: Any) -> Exec:

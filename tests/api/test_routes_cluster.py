@@ -16,7 +16,7 @@ def node_id(dev: Agent) -> str:
     return str(dev.get("/v1/nodes")[0]["ID"])
 
 
-# --- nodes ---------------------------------------------------------------------------------------------------------------
+# --- nodes ---
 
 
 def test_a_node_hides_its_secret_and_shows_the_legacy_drain(dev: Agent, node_id: str) -> None:
@@ -71,7 +71,7 @@ def test_draining_says_that_it_is_missing(dev: Agent, node_id: str) -> None:
     assert "not supported by this version" in dev.put(f"/v1/node/{node_id}/drain", {"DrainSpec": {}}, status=501)
 
 
-# --- pools and namespaces ---------------------------------------------------------------------------------------------------
+# --- pools and namespaces ---
 
 
 def test_the_life_of_a_pool(dev: Agent) -> None:
@@ -122,7 +122,7 @@ def test_namespaces_that_are_refused(dev: Agent) -> None:
     assert dev.get("/v1/namespace/", status=400) == "Missing Namespace Name"
 
 
-# --- the agent ----------------------------------------------------------------------------------------------------------------
+# --- the agent ---
 
 
 def test_self(dev: Agent, node_id: str) -> None:
@@ -209,7 +209,7 @@ def test_metrics_for_prometheus(dev: Agent, job_id: str) -> None:
     assert {"nomad_client_uptime", "nomad_nomad_broker_total_ready"} <= names
 
 
-# --- the operator ---------------------------------------------------------------------------------------------------------------
+# --- the operator ---
 
 
 def test_the_schedulers_switches(dev: Agent) -> None:

@@ -9,14 +9,17 @@ from urllib.parse import quote
 import pytest
 from agent import Agent, group, job, shell, task, until
 
-ODD_IDS = ("a/b", "a%2Fb", "100%", "a/b/c", "naïve-日本", "back\\slash", "new\nline", "q?x=1&y", "a//b", "a/../b", "ends/", "./dot", "x/evaluate/y")  # fmt: skip
+ODD_IDS = (
+    "a/b", "a%2Fb", "100%", "a/b/c", "naïve-日本", "back\\slash", "new\nline", "q?x=1&y", "a//b", "a/../b", "ends/",
+    "./dot", "x/evaluate/y",
+)  # fmt: skip
 
 
 def register(dev: Agent, job_id: str, **changes: Any) -> Any:
     return dev.run(job(job_id, **changes))
 
 
-# --- register, read, list ---------------------------------------------------------------------------------------------
+# --- register, read, list ---
 
 
 def test_registering_answers_with_the_evaluation_and_the_index(dev: Agent, job_id: str) -> None:
@@ -196,7 +199,7 @@ def test_a_job_may_not_change_its_kind(dev: Agent, job_id: str) -> None:
     assert 'cannot update job from type "service" to "batch"' in text
 
 
-# --- deregister --------------------------------------------------------------------------------------------------------
+# --- deregister ---
 
 
 def test_stopping_and_purging(dev: Agent, job_id: str) -> None:
@@ -223,7 +226,7 @@ def test_bad_parameters_of_a_stop(dev: Agent, job_id: str) -> None:
     assert dev.get(f"/v1/job/{job_id}")["Stop"] is False
 
 
-# --- parse, validate, plan ---------------------------------------------------------------------------------------------
+# --- parse, validate, plan ---
 
 HCL = """
 job "example" {
@@ -296,7 +299,7 @@ def test_a_plan_says_what_does_not_fit(dev: Agent, job_id: str) -> None:
     assert plan["FailedTGAllocs"]["g"]["DimensionExhausted"] == {"memory": 1}
 
 
-# --- evaluate, versions, revert, stability, submissions ------------------------------------------------------------------
+# --- evaluate, versions, revert, stability, submissions ---
 
 
 def test_another_look(dev: Agent, job_id: str) -> None:
@@ -356,7 +359,7 @@ def test_the_text_a_job_came_from(dev: Agent, job_id: str) -> None:
     assert dev.get(f"/v1/job/{job_id}/submission", status=404, version=3) == "job source not found"
 
 
-# --- scale --------------------------------------------------------------------------------------------------------------
+# --- scale ---
 
 
 def test_scaling(dev: Agent, job_id: str) -> None:
@@ -410,7 +413,7 @@ def test_a_scaling_event_without_a_count(dev: Agent, job_id: str) -> None:
     assert (event["Error"], event["Count"], event["Meta"]) == (True, None, {"why": {"deep": [1]}})
 
 
-# --- dispatch, periodic --------------------------------------------------------------------------------------------------
+# --- dispatch, periodic ---
 
 
 def parameterized(job_id: str, **rules: Any) -> dict[str, Any]:
@@ -490,7 +493,7 @@ def test_only_periodic_jobs_can_be_forced(dev: Agent, job_id: str) -> None:
     assert dev.put(f"/v1/job/{job_id}/periodic/force", status=500) == "can't force launch non-periodic job"
 
 
-# --- statuses, actions ---------------------------------------------------------------------------------------------------
+# --- statuses, actions ---
 
 
 def test_statuses(dev: Agent, job_id: str) -> None:

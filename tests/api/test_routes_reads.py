@@ -15,7 +15,7 @@ from agent import Agent, job, until
 UNKNOWN = "00000000-1111-2222-3333-444444444444"
 
 
-# --- blocking ----------------------------------------------------------------------------------------------------------
+# --- blocking ---
 
 
 def in_background(dev: Agent, path: str, **params: Any) -> tuple[threading.Thread, list[httpx.Response]]:
@@ -108,7 +108,7 @@ def test_every_index_grows_and_is_never_zero_again(dev: Agent, job_id: str) -> N
     assert all(after[path] >= before[path] > 0 for path in ("/v1/nodes", "/v1/namespaces", "/v1/node/pools"))
 
 
-# --- pages, order, filters ------------------------------------------------------------------------------------------------
+# --- pages, order, filters ---
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +212,7 @@ def test_namespaces_of_lists(dev: Agent, five: Any) -> None:
     assert dev.get("/v1/job/page-x", status=404, namespace="*") == "job not found"
 
 
-# --- flags and ids ---------------------------------------------------------------------------------------------------------
+# --- flags and ids ---
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_an_evaluation_and_its_relatives(dev: Agent, job_id: str) -> None:
     assert dev.get("/v1/evaluations/count", filter=f'JobID == "{job_id}"')["Count"] == 1
 
 
-# --- encodings, paths, methods ------------------------------------------------------------------------------------------------
+# --- encodings, paths, methods ---
 
 
 def test_pretty(dev: Agent) -> None:
