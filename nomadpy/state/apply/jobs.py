@@ -63,6 +63,9 @@ def _put_new_version(store: StateStore, index: int, command: c.RegisterJob, job:
     )
     store.jobs.put_version(stored)
     store.jobs.ensure_summary(stored, index)
+    if old is None:
+        summary = store.jobs.summaries[stored.key]
+        store.jobs.summaries[stored.key] = summary.replace(children=_children(store, stored))
     if old is None and stored.parent_id:
         _count_new_child(store, index, stored)
     if command.submission is not None:
@@ -254,8 +257,13 @@ def reconcile_summaries(store: StateStore, index: int, command: c.ReconcileSumma
             name: TaskGroupSummary(**{**counts, "queued": old.summary.get(name, TaskGroupSummary()).queued})
             for name, counts in lines.items()
         }
-        of_children = (store.jobs.current.get((job.namespace, child)) for child in store.jobs.children.get(key, ()))
-        statuses = Counter(child.status for child in of_children if child is not None)
-        children = JobChildrenSummary(**{word: statuses[word] for word in ("pending", "running", "dead")})
+        children = _children(store, job)
         store.jobs.summaries[key] = old.replace(summary=summary, children=children, modify_index=index)
     store.touch("job_summary")
+
+
+def _children(store: StateStore, parent: Job) -> JobChildrenSummary:
+    """The stored children of a job by status; they outlive a purge of their parent."""
+    jobs = (store.jobs.current.get((parent.namespace, child)) for child in store.jobs.children.get(parent.key, ()))
+    statuses = Counter(child.status for child in jobs if child is not None)
+    return JobChildrenSummary(**{word: statuses[word] for word in ("pending", "running", "dead")})
