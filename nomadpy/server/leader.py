@@ -11,6 +11,7 @@ import trio
 from nomadpy.model.errors import NomadError, Unavailable
 from nomadpy.model.time import SECOND
 from nomadpy.server.collect import decide_collection
+from nomadpy.server.deployments import any_active, decide
 from nomadpy.server.drainer import decide_drain
 from nomadpy.server.node_evals import evals_for_node, node_lost_event
 from nomadpy.server.periodic import launch_commands, next_launch_ns
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 _RETRY_S = 1.0
 # Changes of many allocations are looked at together.
 _DRAIN_BATCH_S = 1.0
+_DEPLOYMENT_BATCH_S = 0.25
 
 
 async def lead(server: Server) -> None:
@@ -35,6 +37,7 @@ async def lead(server: Server) -> None:
         nursery.start_soon(_launch_periodic, server)
         nursery.start_soon(_collect_garbage, server)
         nursery.start_soon(_drain_nodes, server)
+        nursery.start_soon(_watch_deployments, server)
 
 
 async def _watch_heartbeats(server: Server) -> None:
@@ -98,6 +101,23 @@ async def _drain_nodes(server: Server) -> None:
             if store.max_index(*tables) <= seen:
                 await server.watch.changed(*tables)
             await trio.sleep(_DRAIN_BATCH_S)
+
+
+async def _watch_deployments(server: Server) -> None:
+    """Moves deployments on: a moment after something changed that concerns them, and when a deadline passes."""
+    store = server.store
+    while True:
+        seen = store.index
+        step = decide(store, now_ns=server.wall_ns(), rng=server.rng)
+        for command in step.commands:
+            await _insist("deployments", lambda command=command: server.propose(command))  # type: ignore[misc]
+        # Without an active deployment only a new one matters.
+        tables = ("deployments", "allocs", "evals") if any_active(store) else ("deployments",)
+        # The wall clock may jump, so no sleep is longer than a minute.
+        with trio.move_on_after(_until_s(server, step.wake_at_ns, at_most_s=60.0)):
+            if store.max_index(*tables) <= seen:
+                await server.watch.changed(*tables)
+        await trio.sleep(_DEPLOYMENT_BATCH_S)
 
 
 def _until_s(server: Server, due_ns: int | None, *, at_most_s: float) -> float:

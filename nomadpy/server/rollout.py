@@ -1,4 +1,4 @@
-"""Rolling updates: whether one is under way, and what stands in its way.
+"""Rolling updates without a deployment, as of system jobs: whether one is under way, and what stands in its way.
 
 A new version replaces ``max_parallel`` allocations at a time; the next wave may go once the last one runs. Each report
 of a node that could matter brings an evaluation (``node_service``), and the scheduler counts what is in flight.
@@ -14,7 +14,14 @@ from nomadpy.state.store import StateStore
 
 
 def is_rolling(store: StateStore, job: Job) -> bool:
-    """Whether live allocations of another version than the current one are left."""
+    """Whether live allocations of another version than the current one are left, and no deployment of the current one
+    sees to them."""
+    deployment = store.latest_deployment(*job.key)
+    if deployment is not None and (deployment.job_version, deployment.job_create_index) == (
+        job.version,
+        job.create_index,
+    ):
+        return False
     return bool(store.allocs.live_versions(job.key) - {job.job_modify_index})
 
 

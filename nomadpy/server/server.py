@@ -31,6 +31,7 @@ from nomadpy.rpc.contract import ClientEndpoint
 from nomadpy.server.blocked import BlockedEvals
 from nomadpy.server.broker import Broker
 from nomadpy.server.config import ServerConfig
+from nomadpy.server.handlers.deployments import DeploymentHandlers
 from nomadpy.server.handlers.fleet import FleetHandlers
 from nomadpy.server.handlers.jobs import JobHandlers
 from nomadpy.server.handlers.launch import LaunchHandlers
@@ -78,6 +79,7 @@ class Server:
         self.jobs = JobHandlers(self)
         self.launches = LaunchHandlers(self, self.jobs)
         self.fleet = FleetHandlers(self)
+        self.deployments = DeploymentHandlers(self)
         self.search = SearchHandlers(self)
         self.log = make_log(self._apply)
         self.leading = False

@@ -350,11 +350,14 @@ class AllocTable:
         """The deployment that the row belongs to, "" when none."""
         return self._deployments[int(self.deployment[row])]
 
-    def rows_by_deployment(self, deployment_id: str) -> list[int]:
-        """Rows of a deployment."""
+    def rows_by_deployment(self, deployment_id: str, job: tuple[str, str] | None = None) -> list[int]:
+        """Rows of a deployment; who knows its job spares a look at all others."""
         code = self._deployments.find(deployment_id)
         if code <= 0:
             return []
+        if job is not None:
+            held = np.asarray(self.rows_by_job(job), dtype=np.uint32)
+            return [int(row) for row in held[self.deployment[held] == code]]
         mask = (self.deployment[: self.size] == code) & (self.desired[: self.size] != _GONE)
         return [int(row) for row in np.flatnonzero(mask)]
 

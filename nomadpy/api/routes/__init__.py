@@ -6,6 +6,7 @@ from nomadpy.api.router import Operation
 from nomadpy.api.routes.agent import OPERATIONS as AGENT
 from nomadpy.api.routes.allocations import OPERATIONS as ALLOCATIONS
 from nomadpy.api.routes.client import OPERATIONS as CLIENT
+from nomadpy.api.routes.deployments import OPERATIONS as DEPLOYMENTS
 from nomadpy.api.routes.enterprise import OPERATIONS as ENTERPRISE
 from nomadpy.api.routes.evaluations import OPERATIONS as EVALUATIONS
 from nomadpy.api.routes.exec import OPERATIONS as EXEC
@@ -19,6 +20,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *STATUSES,
     *JOBS,
     *EVALUATIONS,
+    *DEPLOYMENTS,
     *ALLOCATIONS,
     *CLIENT,
     *NODES,
