@@ -56,7 +56,7 @@ COMMANDS: dict[str, Command] = {
     "monitor": Command("operator:monitor", "Stream the log of an agent"),
     "namespace list": Command("cluster:namespace_list", "List namespaces"),
     "namespace status": Command("cluster:namespace_status", "Show a namespace"),
-    "node drain": Command("node:drain", "Move the work of a node elsewhere, or cancel that"),
+    "node drain": Command("node_drain:drain", "Move the work of a node elsewhere, or cancel that"),
     "node eligibility": Command("node:eligibility", "Allow or forbid new work on a node"),
     "node pool list": Command("cluster:node_pool_list", "List node pools"),
     "node status": Command("node:status", "List nodes, or show one"),

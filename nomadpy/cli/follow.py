@@ -50,16 +50,7 @@ class Follower:
         return code
 
     def _get(self, path: str) -> Any:
-        """An answer of the agent; it may be away for a while, as when it is restarted or a leader is elected."""
-        deadline_s = time.monotonic() + AWAY_LIMIT_S
-        while True:
-            try:
-                return self.session.api.get(path)
-            except (Unreachable, ApiError) as problem:
-                passing = isinstance(problem, Unreachable) or "No cluster leader" in problem.body
-                if not passing or time.monotonic() > deadline_s:
-                    raise
-                self._pause()
+        return get_patiently(self.session, path)
 
     def _evaluation(self, evaluation_id: str) -> int:
         while True:
@@ -133,6 +124,19 @@ class Follower:
             self.session.say(f"See why: nomadpy alloc status {failing[0]['ID'][:8]}")
         if deployment.get("Status") == "failed":
             self.session.say(str(deployment.get("StatusDescription") or "The deployment failed."), style="red")
+
+
+def get_patiently(session: Session, path: str, **query: Any) -> Any:
+    """An answer of the agent; it may be away for a while, as when it is restarted or a leader is elected."""
+    deadline_s = time.monotonic() + AWAY_LIMIT_S
+    while True:
+        try:
+            return session.api.get(path, **query)
+        except (Unreachable, ApiError) as problem:
+            passing = isinstance(problem, Unreachable) or "No cluster leader" in problem.body
+            if not passing or time.monotonic() > deadline_s:
+                raise
+            time.sleep(POLL_S)
 
 
 class _Nothing:

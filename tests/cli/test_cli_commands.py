@@ -270,21 +270,12 @@ def test_inspect_and_its_source(nomadpy: Run, cluster: Any) -> None:
     assert nomadpy("job", "inspect", "-hcl", "web").out == 'job "web" {}\n'
 
 
-def test_node_status_eligibility_and_drain(nomadpy: Run, cluster: Any) -> None:
+def test_node_status_and_eligibility(nomadpy: Run, cluster: Any) -> None:
     assert "Host Resource Utilization" in nomadpy("node", "status", "f7b2c").out
-    for path in ("eligibility", "drain"):
-        cluster.on("PUT", f"/v1/node/{p.NODE}/{path}", {})
+    cluster.on("PUT", f"/v1/node/{p.NODE}/eligibility", {})
     assert nomadpy("node", "eligibility", "-disable", "f7b2c").code == 0
     assert cluster.asked("PUT", f"/v1/node/{p.NODE}/eligibility").body["Eligibility"] == "ineligible"
     assert "either -enable or -disable" in nomadpy("node", "eligibility", "f7b2c").err
-    seen = nomadpy("node", "drain", "-enable", "-deadline", "30m", "-m", "work", "f7b2c")
-    assert "Drain complete" in seen.out
-    body = cluster.asked("PUT", f"/v1/node/{p.NODE}/drain").body
-    assert body["DrainSpec"] == {"Deadline": 30 * p.MINUTE_NS, "IgnoreSystemJobs": False}
-    assert body["Meta"] == {"message": "work"}
-    assert nomadpy("node", "drain", "-disable", "f7b2c").code == 0
-    assert cluster.asked("PUT", f"/v1/node/{p.NODE}/drain").body["MarkEligible"] is True
-    assert "duration such as 30m" in nomadpy("node", "drain", "-enable", "-deadline", "soon", "f7b2c").err
 
 
 def test_a_node_that_cannot_be_asked_still_shows(nomadpy: Run, cluster: Any) -> None:

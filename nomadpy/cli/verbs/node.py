@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from nomadpy.cli.failures import ApiError, CommandFailed, UsageProblem
-from nomadpy.cli.flags import AsJSON, Detach, Template, Verbose, Yes
+from nomadpy.cli.flags import AsJSON, Template, Verbose
 from nomadpy.cli.lookup import find_id
 from nomadpy.cli.session import Session
 
@@ -125,106 +125,14 @@ def eligibility(
     """Allow or forbid new allocations on a node. What runs there keeps running."""
     if enable == disable:
         raise UsageProblem("say either -enable or -disable")
-    node_id = _one_node(session, node, self_)
+    node_id = one_node(session, node, self_)
     word = "eligible" if enable else "ineligible"
     session.api.put(f"/v1/node/{node_id}/eligibility", {"NodeID": node_id, "Eligibility": word})
     session.say(f'Node "{node_id}" scheduling eligibility set: {word} for scheduling')
 
 
-def _one_node(session: Session, node: str | None, self_: bool) -> str:
+def one_node(session: Session, node: str | None, self_: bool) -> str:
+    """The id of the one node that a command is about. Raises UsageProblem when none or two are named."""
     if bool(node) == self_:
         raise UsageProblem("name one node, or say -self")
     return own_node(session) if self_ else find_id(session, "node", str(node))
-
-
-def drain(
-    session: Session,
-    node: Node = None,
-    *,
-    enable: Annotated[bool, typer.Option("-enable", help="Start to drain the node.")] = False,
-    disable: Annotated[bool, typer.Option("-disable", help="Stop draining the node.")] = False,
-    deadline: Annotated[str, typer.Option("-deadline", help="When to stop by force, such as 1h (the default).")] = "1h",
-    no_deadline: Annotated[bool, typer.Option("-no-deadline", help="Wait for ever.")] = False,
-    force: Annotated[bool, typer.Option("-force", help="Stop everything at once.")] = False,
-    ignore_system: Annotated[bool, typer.Option("-ignore-system", help="Leave system jobs where they are.")] = False,
-    keep_ineligible: Annotated[
-        bool, typer.Option("-keep-ineligible", help="With -disable: take no new work either.")
-    ] = False,
-    message: Annotated[str | None, typer.Option("-m", help="A note that is kept with the drain.")] = None,
-    meta: Annotated[list[str] | None, typer.Option("-meta", help="A key=value kept with the drain.")] = None,
-    self_: Self = False,
-    monitor: Annotated[bool, typer.Option("-monitor", help="Only follow a drain that is under way.")] = False,
-    detach: Detach = False,
-    yes: Yes = False,
-) -> int:
-    """Move the work of a node elsewhere, or cancel that with -disable. Follows the drain unless -detach is given."""
-    del yes
-    if [enable, disable, monitor].count(True) != 1:
-        raise UsageProblem("say one of -enable, -disable and -monitor")
-    if enable and [force, no_deadline].count(True) > 1:
-        raise UsageProblem("-force and -no-deadline exclude each other")
-    node_id = _one_node(session, node, self_)
-    if not monitor:
-        spec = _drain_spec(deadline, no_deadline, force, ignore_system) if enable else None
-        body = {
-            "NodeID": node_id,
-            "DrainSpec": spec,
-            "MarkEligible": bool(disable and not keep_ineligible),
-            "Meta": {**_pairs(meta or []), **({"message": message} if message else {})},
-        }
-        session.api.put(f"/v1/node/{node_id}/drain", body)
-        session.say(f'Node "{node_id}" drain {"strategy set" if enable else "canceled"}')
-    if disable or detach:
-        return 0
-    return _follow_drain(session, node_id)
-
-
-def _drain_spec(deadline: str, no_deadline: bool, force: bool, ignore_system: bool) -> dict[str, Any]:
-    from nomadpy.model.time import parse_duration
-
-    try:
-        limit_ns = -1 if force else 0 if no_deadline else parse_duration(deadline)
-    except ValueError as problem:
-        raise UsageProblem(f'-deadline wants a duration such as 30m or 1h, not "{deadline}"') from problem
-    if limit_ns <= 0 and not (force or no_deadline):
-        raise UsageProblem("-deadline must be more than zero; -force stops at once, -no-deadline waits for ever")
-    return {"Deadline": limit_ns, "IgnoreSystemJobs": ignore_system}
-
-
-def _pairs(texts: list[str]) -> dict[str, str]:
-    pairs = {}
-    for text in texts:
-        name, separator, value = text.partition("=")
-        if not separator:
-            raise UsageProblem(f'-meta wants key=value, not "{text}"')
-        pairs[name] = value
-    return pairs
-
-
-def _follow_drain(session: Session, node_id: str) -> int:
-    """Tell of every allocation that leaves the node until the drain is over."""
-    told: dict[str, str] = {}
-    while True:
-        node = session.api.get(f"/v1/node/{node_id}")
-        allocations = session.api.get(f"/v1/node/{node_id}/allocations", namespace="*") or []
-        for allocation in allocations:
-            line = _drain_news(allocation)
-            if line and told.get(allocation["ID"]) != line:
-                told[allocation["ID"]] = line
-                session.say(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')}: {line}")
-        if not node.get("DrainStrategy"):
-            verdict = (node.get("LastDrain") or {}).get("Status") or "complete"
-            session.say(f'Drain {verdict} for node "{node_id}"')
-            return 0 if verdict == "complete" else 1
-        time.sleep(1.0)
-
-
-def _drain_news(allocation: dict[str, Any]) -> str:
-    ident, status = allocation["ID"][:8], allocation.get("ClientStatus")
-    if status in ("complete", "failed", "lost"):
-        return ""
-    if allocation.get("DesiredStatus") == "stop":
-        return f'Alloc "{ident}" of job {allocation.get("JobID")} is stopping'
-    if (allocation.get("DesiredTransition") or {}).get("Migrate"):
-        return f'Alloc "{ident}" of job {allocation.get("JobID")} is marked for migration'
-    return ""
