@@ -206,6 +206,9 @@ def test_validate(nomadpy: Run, cluster: Any, job_file: str) -> None:
     seen = nomadpy("job", "validate", job_file)
     assert seen.code == 1
     assert "  * a is wrong\n  * b is wrong" in seen.err
+    nested = "Task group g: 1 error occurred:\n\t* Task t: 1 error occurred:\n\t* bad\n\n\n\n"
+    cluster.on("PUT", "/v1/validate/job", {"ValidationErrors": [nested, "b is wrong"], "Error": "x"})
+    assert nomadpy("job", "validate", job_file).err.endswith("occurred:\n\t* bad\n  * b is wrong\n")
 
 
 def test_job_stop(nomadpy: Run, cluster: Any) -> None:

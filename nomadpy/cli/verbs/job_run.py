@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from typing import Annotated, Any
@@ -197,7 +198,8 @@ def validate(
         session.say(str(answer["Warnings"]).strip(), style="yellow")
     problems = answer.get("ValidationErrors") or ([answer["Error"]] if answer.get("Error") else [])
     if problems:
-        lines = "\n".join(f"  * {problem}" for problem in problems)
+        # Nomad's lists of errors end in two empty lines at every level; one line each reads better.
+        lines = "\n".join("  * " + re.sub(r"\n\s*\n", "\n", str(problem)).strip() for problem in problems)
         print(f"Error: {path} is not a valid job:\n{lines}", file=sys.stderr)
         return 1
     session.say("Job validation successful")
