@@ -67,10 +67,6 @@ def test_evaluating_and_purging(dev: Agent, node_id: str) -> None:
         assert dev.put(f"/v1/node/{UNKNOWN}/{what}", status=500) == "node not found"
 
 
-def test_draining_says_that_it_is_missing(dev: Agent, node_id: str) -> None:
-    assert "not supported by this version" in dev.put(f"/v1/node/{node_id}/drain", {"DrainSpec": {}}, status=501)
-
-
 # --- pools and namespaces ---
 
 
