@@ -77,6 +77,7 @@ class Broker:
             return
         if evaluation.id in self._failed:
             return
+        self._cancelable.pop(evaluation.id, None)
         known = evaluation.id in self._evals
         self._evals[evaluation.id] = evaluation
         if known:
@@ -235,6 +236,7 @@ class Broker:
         for other in waiting[1:]:
             if cancel_rest:
                 del self._evals[other.id]
+                self._deliveries.pop(other.id, None)
                 self._cancelable[other.id] = other
             else:
                 self._job_pending.setdefault(key, {})[other.id] = None

@@ -1,0 +1,20 @@
+"""All clocks of these tests jump, and every test is given a running server when it asks for one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import trio.testing
+from server_world import World, running
+
+
+@pytest.fixture
+def autojump_clock() -> trio.testing.MockClock:
+    return trio.testing.MockClock(autojump_threshold=0.0)
+
+
+@pytest.fixture
+async def world(autojump_clock: trio.testing.MockClock) -> AsyncIterator[World]:
+    async with running() as world:
+        yield world
