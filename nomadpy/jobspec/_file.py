@@ -46,7 +46,8 @@ def parse_syntax(text: str | bytes, filename: str, *, is_yaml: bool | None = Non
         from nomadpy.jobspec._yaml import parse_yaml
 
         return parse_yaml(text, filename)
-    return hcl.parse_any(text, filename)
+    # By its first character alone, a file that begins with an empty line would be taken for native syntax.
+    return hcl.parse_json(text, filename) if filename.endswith(".json") else hcl.parse_any(text, filename)
 
 
 def parse_body(body: hcl.Body, inputs: Inputs, filename: str) -> Parsed:

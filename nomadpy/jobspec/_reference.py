@@ -32,7 +32,7 @@ _KINDS = {
 def text() -> str:
     """The page: each block once, in the order in which they are met from the job down."""
     sections = [line for places, block in _blocks() for line in _section(places, block)]
-    return _HEAD + "\n" + "\n".join(sections).replace("<", "&lt;").replace("*", "\\*")
+    return _HEAD + "\n" + "\n".join(sections)
 
 
 def _blocks() -> Iterator[tuple[list[str], Block]]:
@@ -53,22 +53,27 @@ def _blocks() -> Iterator[tuple[list[str], Block]]:
 def _section(places: list[str], block: Block) -> Iterator[str]:
     yield f"## {places[0].rsplit(' > ', 1)[-1]}\n"
     inside = ", ".join(f"`{place.rsplit(' > ', 1)[0]}`" for place in places if " > " in place)
-    yield f"{block.help}" + (f" Stands in {inside}." if inside else "") + "\n"
+    yield _plain(block.help) + (f" Stands in {inside}." if inside else "") + "\n"
     lines = [_attribute(row) for row in block.attributes.values()] + [_child(row) for row in block.children.values()]
     if lines:
         yield "\n".join(lines) + "\n"
 
 
+def _plain(help: str) -> str:
+    """Text in which Markdown finds nothing to do."""
+    return help.replace("<", "&lt;").replace("*", "\\*")
+
+
 def _attribute(row: Attribute) -> str:
     kind = _KINDS.get(row.kind, row.kind) + (", required" if row.required else "")
     choices = f" One of {', '.join(f'`{choice}`' for choice in row.choices)}." if row.choices else ""
-    return f"- `{row.name}` ({kind}) {row.help}{choices}".rstrip()
+    return f"- `{row.name}` ({kind}) {_plain(row.help)}{choices}".rstrip()
 
 
 def _child(row: Child) -> str:
     form = f'`{row.name} "…"`' if row.n_labels else f"`{row.name}`"
     count = "block" if not row.many and not row.keyed else "block, repeatable"
-    return f"- {form} ({count}) {row.block.help}"
+    return f"- {form} ({count}) {_plain(row.block.help)}"
 
 
 if __name__ == "__main__":

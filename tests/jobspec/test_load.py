@@ -32,6 +32,7 @@ def written(directory: Path, name: str, text: str) -> str:
         ("a.yaml", YAML, "yaml"),
         ("a.nomad.yml", YAML, "yaml"),
         ("a.json", HCL_JSON, "hcl2"),
+        ("b.nomad.json", "\n" + HCL_JSON, "hcl2"),
         ("a.json", API_JSON, "json"),
         ("b.json", f'{{"Job": {API_JSON}}}', "json"),
     ],
