@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pytest
+from table_rows import blocks, unique
 
 from nomadpy.jobspec import hcl
 from nomadpy.jobspec._decode import decode
 from nomadpy.jobspec.schema import rows
-from nomadpy.jobspec.schema.job import JOB
 from nomadpy.jobspec.schema.rows import Attribute, Block, Child
 from nomadpy.model import canonical, job, resources, service
 from nomadpy.model import decode as model_decode
@@ -51,22 +50,6 @@ NOT_IN_RECORD = {
     "LogConfig": {"Enabled"},
     "ServiceCheck": {"Advertise"},
 }
-
-
-def blocks(block: Block = JOB, path: str = "job") -> Iterator[tuple[str, Block]]:
-    """Every block below one, each once for each way to reach it."""
-    yield path, block
-    for child in block.children.values():
-        yield from blocks(child.block, f"{path}.{child.name}")
-
-
-def unique(kind: type) -> list[Any]:
-    found = {}
-    for path, block in blocks():
-        for row in (*block.attributes.values(), *block.children.values()):
-            if isinstance(row, kind):
-                found.setdefault((id(block), row.name), pytest.param(block, row, id=f"{path}.{row.name}"))
-    return list(found.values())
 
 
 def bare(block: Block) -> Block:

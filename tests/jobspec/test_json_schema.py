@@ -6,11 +6,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+from table_rows import unique
 
 from nomadpy.jobspec import _json_schema, json_schema, parse_text
 from nomadpy.jobspec.schema import rows
 from nomadpy.jobspec.schema.rows import Attribute, Block
-from tests.jobspec.test_attributes import unique
 
 SCHEMA = json_schema()
 VALIDATOR = jsonschema.Draft7Validator(SCHEMA)
