@@ -108,9 +108,9 @@ PART_EXAMPLES: dict[str, Job] = {
     "csi_plugin": make(CSIPluginConfig={}),
     "sticky volume": make(group={"Volumes": {"v": {"Sticky": True}}}),
     "identity": make(Identity={"Env": True}),
-    "update canary": make(group={"Update": {"Canary": 1}}),
-    "update auto_promote": make(group={"Update": {"AutoPromote": True}}),
-    "update auto_revert": make({"Update": {"AutoRevert": True}}),
+    "update canary of a system job": make({"Type": "system"}, group={"Update": {"Canary": 1}}),
+    "update auto_promote of a system job": make({"Type": "system"}, group={"Update": {"AutoPromote": True}}),
+    "update auto_revert of a system job": make({"Type": "system", "Update": {"AutoRevert": True}}),
     "update stagger": make({"Update": {"Stagger": 1}}),
     "disconnect": make(group={"Disconnect": {}}),
     "scaling": make(group={"Scaling": {"Max": 3}}),
@@ -132,6 +132,11 @@ def test_every_part_that_has_no_effect_is_named(name: str) -> None:
 
 def test_the_examples_are_those_of_the_table() -> None:
     assert set(PART_EXAMPLES) == {part.name for part in PARTS}
+
+
+def test_the_deployments_of_services_need_no_warning() -> None:
+    update = {"Canary": 1, "AutoPromote": True, "AutoRevert": True}
+    assert unsupported(make(group={"Update": update})) == []
 
 
 def test_many_places_are_counted() -> None:
