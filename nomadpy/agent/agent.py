@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import trio
@@ -213,7 +214,10 @@ class Agent:
                     continue
                 log.info("agent.stopping", extra={"fields": {"signal": name}})
                 nursery.cancel_scope.cancel()
-                return
+                break
+        # Whoever asks a second time does not want to wait for tasks that resist.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _give_up)
 
     def _on_hangup(self) -> None:
         try:
@@ -228,6 +232,11 @@ class Agent:
         if self._http is not None:
             self._http.reload_tls()
         log.info("agent.reloaded", extra={"fields": {"log_level": level}})
+
+
+def _give_up(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"nomadpy agent: told to stop again, so it ends now; tasks that resisted may still run\n")
+    os._exit(1)
 
 
 def _tls_files(config: AgentConfig) -> TlsFiles:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 
@@ -116,6 +117,28 @@ class Agent:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(5)
+        self._unmount()
+
+    def clear(self) -> None:
+        """Ends everything that a durable agent would leave running."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        for stub in self.get("/v1/jobs", namespace="*"):
+            name = quote(stub["ID"], safe="")
+            self.http.delete(f"/v1/job/{name}", params={"namespace": stub["Namespace"], "purge": "true"})
+
+        def over() -> bool:
+            stubs = self.get("/v1/allocations", namespace="*", task_states="false")
+            return all(stub["ClientStatus"] in ("complete", "failed", "lost") for stub in stubs)
+
+        until(over, "the end of all allocations")
+
+    def _unmount(self) -> None:
+        """Takes away what allocations had mounted, so that the directory can be removed."""
+        points = [line.split(" ")[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        for point in sorted(points, reverse=True):
+            if point.startswith(f"{self.directory}/"):
+                subprocess.run(["umount", "-l", point], check=False, capture_output=True)
 
     def log(self) -> str:
         """Everything that the agent wrote to standard error."""
@@ -209,7 +232,10 @@ def durable_config(directory: Path, more: str = "") -> str:
 def durable(directory: Path, more: str = "") -> Iterator[Agent]:
     """A durable agent that is ready, and gone afterwards."""
     with running(directory, config=durable_config(directory, more)) as agent:
-        yield agent
+        try:
+            yield agent
+        finally:
+            agent.clear()
 
 
 def task(driver: str = "mock_driver", **changes: Any) -> dict[str, Any]:
