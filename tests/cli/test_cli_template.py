@@ -55,6 +55,7 @@ DATA = {
         ('{{print "a" 1 2 "b"}}', "a1 2b"),
         ('{{"tab\\t"}}{{`raw\\t`}}', "tab\traw\\t"),
         ("{{slice .ID 1 2}}", "e"),
+        ('{{define "x"}}<{{.}}>{{end}}{{template "x" .ID}}', "<web>"),
         ("{{json .Tags}}", '["a", "b"]'),
     ],
 )
@@ -69,7 +70,7 @@ def test_what_is_understood(source: str, expected: str | None) -> None:
         ("{{range .Tags}}", "never closed by {{end}}"),
         ("{{end}}", "belongs to nothing"),
         ("{{upper .ID}}", "there is no function upper"),
-        ('{{template "x"}}', "{{template}} is not supported"),
+        ('{{template "x"}}', 'there is no template "x"'),
         ("{{$y}}", "$y is not defined"),
         ("{{.ID.Name}}", "was asked of a text"),
         ("{{range .ID}}{{end}}", "range wants a list"),
