@@ -64,6 +64,12 @@ class Follower:
             self._bytes_under_way -= self._under_way.popleft()[1]
         self.window_full = self._bytes_under_way >= window_bytes
 
+    def end_transfer(self) -> None:
+        """It needs no snapshot any more, or this server no longer leads it."""
+        if self.transfer is not None:
+            self.transfer.close()
+            self.transfer = None
+
     def forget_under_way(self, now: float) -> None:
         """What was sent is taken for lost."""
         self.progress_at = now
@@ -94,6 +100,10 @@ class Leadership:
         """Serves another server from now on."""
         self.followers[name] = Follower(now)
         self.round_wanted = True
+
+    def drop(self, name: str) -> None:
+        """Serves a server no longer."""
+        self.followers.pop(name).end_transfer()
 
     def round_due(self, now: float, last_index: int) -> bool:
         """Whether something has to be said now."""

@@ -170,6 +170,7 @@ class Replica:
         for peer, follower in leadership.followers.items():
             if follower.paused:
                 self.engine.resume(peer)
+            follower.end_transfer()
         for learner in sorted(self.learners):
             self.engine.remove_learner(learner)
         self.learners.clear()
@@ -270,8 +271,9 @@ class Replica:
         next_before = self.engine.next_index(peer)
         message = {"type": "next_node_idx", "next_node_idx": match_index + 1, "reset": False, "success": True}
         self.engine.deliver(peer, message)
-        if follower.transfer is not None and match_index >= self.wal.first:
-            follower.transfer = None
+        if follower.transfer is not None and match_index >= follower.transfer.index:
+            # If the log has forgotten even more meanwhile, the next round begins with a newer snapshot.
+            follower.end_transfer()
             next_before = match_index + 1
         # The engine would go back to what was acknowledged and send again what is under way.
         self.engine.set_next_index(peer, max(next_before, self.engine.match_index(peer) + 1))
@@ -287,8 +289,7 @@ class Replica:
         if self.leadership is not None:
             self.engine.pause(peer)
             self.leadership.followers[peer].transfer = OutgoingSnapshot(
-                self.store.newest,
-                self.store,
+                self.store.open_newest(),
                 chunk_bytes=self.settings.chunk_bytes,
                 retry_s=5 * self.settings.heartbeat_s,
             )
@@ -298,8 +299,6 @@ class Replica:
         follower = self.leadership.followers.get(peer) if self.leadership is not None else None
         if follower is None or follower.transfer is None or self.leadership is None:
             return
-        if follower.transfer.meta != self.store.newest:
-            self._begin_transfer(peer)
         if follower.transfer.due(self.now):
             self.say(peer, follower.transfer.chunk(self.now, term=self.engine.term, seq=self.leadership.seq))
 
@@ -319,7 +318,7 @@ class Replica:
         for peer in sorted(before - set(self.peers)):
             self.engine.remove_voter(peer)
             if self.leadership is not None:
-                self.leadership.followers.pop(peer)
+                self.leadership.drop(peer)
         self.drain()
 
     def add_learner(self, peer: str) -> None:
@@ -335,7 +334,7 @@ class Replica:
             self.learners.discard(peer)
             self.engine.remove_learner(peer)
             if self.leadership is not None:
-                self.leadership.followers.pop(peer)
+                self.leadership.drop(peer)
 
     # --- snapshots -------------------------------------------------------------------------------------------------
 

@@ -56,19 +56,28 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class StoredSnapshot:
-    """A snapshot's file, open for reading; removing its name does not disturb who reads it."""
+    """A snapshot's file, open for reading; removing its name does not disturb who reads it. Whoever keeps it calls
+    ``retain`` and, in the end, ``release``; who makes it, only the latter."""
 
     def __init__(self, meta: SnapshotMeta, name: str, file: File, data_at: int) -> None:
         self.meta, self.name = meta, name
         self._file, self._data_at = file, data_at
+        self._users = 1
+
+    def retain(self) -> StoredSnapshot:
+        """Keeps the file open for one more user."""
+        self._users += 1
+        return self
+
+    def release(self) -> None:
+        """One user less; closes the file after the last one."""
+        self._users -= 1
+        if self._users == 0:
+            self._file.close()
 
     def read(self, offset: int, size: int) -> bytes:
         """A part of the state."""
         return self._file.read_at(self._data_at + offset, max(0, min(size, self.meta.size - offset)))
-
-    def close(self) -> None:
-        """Lets go of the file."""
-        self._file.close()
 
 
 class SnapshotStore:
@@ -118,15 +127,15 @@ class SnapshotStore:
         if older is not None and older.meta.point.index > stored.meta.point.index:
             older, self._newest = stored, older
         if older is not None:
-            older.close()
+            older.release()
             if older.name != self._newest.name:
                 self._directory.remove(older.name)
 
-    def read(self, meta: SnapshotMeta, offset: int, size: int) -> bytes:
-        """A part of the newest snapshot's state."""
-        if self._newest is None or meta != self._newest.meta:
-            raise Bug(f"the snapshot at {meta.point.index} is not the newest one")
-        return self._newest.read(offset, size)
+    def open_newest(self) -> StoredSnapshot:
+        """The newest snapshot for reading, to be released. Raises Bug when there is none."""
+        if self._newest is None:
+            raise Bug("there is no snapshot to read")
+        return self._newest.retain()
 
     def load(self) -> Snapshot | None:
         """The newest snapshot, None when there is none. Raises SnapshotCorrupt when its state does not check out."""
@@ -155,13 +164,18 @@ class SnapshotStore:
 
 
 class OutgoingSnapshot:
-    """The newest snapshot on its way to one server."""
+    """A snapshot on its way to one server. It goes on with the one it began with when a newer one is taken meanwhile;
+    a slow link would else never see the end of any."""
 
-    def __init__(self, meta: SnapshotMeta, store: SnapshotStore, *, chunk_bytes: int, retry_s: float) -> None:
-        self.meta = meta
-        self._store, self._chunk_bytes, self._retry_s = store, chunk_bytes, retry_s
+    def __init__(self, stored: StoredSnapshot, *, chunk_bytes: int, retry_s: float) -> None:
+        self._stored, self._chunk_bytes, self._retry_s = stored, chunk_bytes, retry_s
         self._offset = 0
         self._sent_at = float("-inf")
+
+    @property
+    def index(self) -> int:
+        """Where the receiver will stand."""
+        return self._stored.meta.point.index
 
     def due(self, now: float) -> bool:
         """Whether a part has to be sent: none is under way, or its answer is overdue."""
@@ -170,24 +184,29 @@ class OutgoingSnapshot:
     def chunk(self, now: float, *, term: int, seq: int) -> SnapshotChunk:
         """The part that the receiver lacks."""
         self._sent_at = now
-        point = self.meta.point
+        meta, point = self._stored.meta, self._stored.meta.point
         return SnapshotChunk(
             term=term,
             seq=seq,
             index=point.index,
             index_term=point.term,
             voters=point.voters,
-            size=self.meta.size,
-            checksum=self.meta.checksum,
+            size=meta.size,
+            checksum=meta.checksum,
             offset=self._offset,
-            data=self._store.read(self.meta, self._offset, self._chunk_bytes),
+            data=self._stored.read(self._offset, self._chunk_bytes),
         )
 
     def seen(self, answer: SnapshotSeen) -> None:
         """Notes how far the receiver got; the next part is then due at once."""
-        if answer.index == self.meta.point.index and answer.offset != self._offset:
-            self._offset = min(answer.offset, self.meta.size)
+        meta = self._stored.meta
+        if answer.index == meta.point.index and answer.offset != self._offset:
+            self._offset = min(answer.offset, meta.size)
             self._sent_at = float("-inf")
+
+    def close(self) -> None:
+        """Lets go of the snapshot."""
+        self._stored.release()
 
 
 class IncomingSnapshot:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import heapq
 import random
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -69,7 +70,7 @@ PROFILES = {
     "plain": Profile(),
     "members": Profile(change=0.02),
     "harsh": Profile(slow_share=0.15, slow_s=6.0, repeat=0.15, partition=0.015, settle_steps=2500),
-    "fifo": Profile(fifo=True, repeat=0.0, slow_share=0.0, delay_s=0.06),
+    "fifo": Profile(fifo=True, repeat=0.0, slow_share=0.0, delay_s=0.06, settle_steps=900),
 }
 
 Factory = Callable[..., Any]
@@ -268,6 +269,8 @@ class Simulation:
         self._sent = 0
         self._newest_arrival: dict[tuple[str, str], float] = {}
         self._next_value = 0
+        # Of everything that was sent, to see that a seed means the same run every time.
+        self.digest = 0
         for name in self.names:
             self.boot(name)
 
@@ -290,10 +293,12 @@ class Simulation:
 
     def _enqueue(self, at: float, sender: str, recipient: str, message: Message) -> None:
         self._sent += 1
-        heapq.heappush(self._queue, (at, self._sent, sender, recipient, encode(message)))
+        data = encode(message)
+        self.digest = zlib.crc32(data, self.digest)
+        heapq.heappush(self._queue, (at, self._sent, sender, recipient, data))
 
     def dying_now(self) -> bool:
-        return self.trouble and self.rng.random() < self.profile.kill / 20
+        return self.trouble and self.rng.random() < self.profile.kill / 8
 
     def may_die(self) -> None:
         if self.dying_now():
@@ -388,7 +393,9 @@ class Simulation:
         if answer.error is None:
             self.totals.reads += 1
             if min(answer.index, server.core.applied_index) < needed:
-                raise Violation("linearizable reads", f"{server.name} read at {answer.index}, {needed} was acknowledged")
+                raise Violation(
+                    "linearizable reads", f"{server.name} read at {answer.index}, {needed} was acknowledged"
+                )
 
     def _cause_trouble(self) -> None:
         rng, profile = self.rng, self.profile
