@@ -11,12 +11,16 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import trio
 
-from nomadpy.model.alloc import AllocUpdate
+from nomadpy.model.alloc import PENDING, AllocUpdate
 from nomadpy.model.errors import NomadError
 
 log = logging.getLogger(__name__)
 
+# News of what tasks are doing waits this long for company; a changed status of an allocation does not.
 BATCH_S = 0.2
+# On average one report in so many seconds whatever happens, and after a quiet time so many at once.
+_INTERVAL_S, _BURST = 0.05, 10
+_GATHER_S = 0.002
 _RETRY_S = (0.5, 30.0)
 
 
@@ -41,11 +45,16 @@ class UpdateReporter:
         self._changed: set[str] = set()
         self._acknowledged: dict[str, AllocUpdate] = {}
         self._wake = trio.Event()
+        self._urgent = trio.Event()
+        self._due_s = 0.0
 
     def mark(self, alloc_id: str) -> None:
         """The allocation may have changed."""
         self._changed.add(alloc_id)
         self._wake.set()
+        update, known = self._collect(alloc_id), self._acknowledged.get(alloc_id)
+        if update is not None and update.client_status != (known.client_status if known else PENDING):
+            self._urgent.set()
 
     def report_again(self, alloc_ids: Iterable[str]) -> None:
         """The servers may have given these up meanwhile, so even unchanged states are told once more."""
@@ -68,7 +77,7 @@ class UpdateReporter:
         retry_s = _RETRY_S[0]
         while True:
             await self._wake.wait()
-            await trio.sleep(BATCH_S)
+            await self._gather()
             self._wake = trio.Event()
             if await self._report():
                 retry_s = _RETRY_S[0]
@@ -78,6 +87,16 @@ class UpdateReporter:
             await trio.sleep(retry_s * self._rng.uniform(0.75, 1.25))
             retry_s = min(retry_s * 2, _RETRY_S[1])
             self._wake.set()
+
+    async def _gather(self) -> None:
+        """Waits for the moment of the next report."""
+        with trio.move_on_after(BATCH_S):
+            await self._urgent.wait()
+        self._urgent = trio.Event()
+        now_s = trio.current_time()
+        self._due_s = max(self._due_s, now_s - _BURST * _INTERVAL_S)
+        await trio.sleep(max(_GATHER_S, self._due_s - now_s))
+        self._due_s += _INTERVAL_S
 
     async def _report(self) -> bool:
         """One report of everything that differs from what the servers have; False when it must be repeated."""

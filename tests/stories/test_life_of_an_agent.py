@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import ssl
@@ -124,12 +125,16 @@ def test_a_durable_agent_leaves_its_tasks_running(tmp_path: Path, number: int) -
 
 def test_a_second_signal_ends_an_agent_that_waits_for_its_tasks(tmp_path: Path) -> None:
     with running(tmp_path, "-dev") as agent:
-        agent.run(job("x", shell("trap '' TERM INT; while :; do sleep 0.2; done", KillTimeout=60 * 10**9)))
+        script = f"trap '' TERM INT; echo $$ > {tmp_path}/pid; while :; do sleep 0.2; done"
+        agent.run(job("x", shell(script, KillTimeout=60 * 10**9)))
         agent.wait_allocs("x")
+        pid = int(until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), "the task"))
         assert agent.process is not None
         agent.process.send_signal(signal.SIGINT)
         until(lambda: "agent.stopping" in agent.log(), "the first signal")
         assert agent.end(signal.SIGINT, timeout_s=5) == 1
+        assert "may still run" in agent.log()
+        os.kill(pid, signal.SIGKILL)
         assert "Traceback" not in agent.log()
 
 
