@@ -151,6 +151,18 @@ def test_after_a_deadline_the_last_stops_are_waited_for(nomadpy: Run, node: Any)
     assert said[-1] == "Everything that had to leave the node has stopped"
 
 
+def test_what_left_before_the_first_look_is_told_and_what_left_long_ago_is_not(nomadpy: Run, node: Any) -> None:
+    leaving = {"DesiredTransition": {"Migrate": True}, "DesiredStatus": "stop", "ClientStatus": "complete"}
+    began_ns = 1_700_000_000 * 10**9
+    now, ago = (p.alloc(ident, **leaving, ModifyTime=began_ns + n) for ident, n in ((p.ALLOC, 5), (p.OTHER_ALLOC, -5)))
+    ended = p.node(LastDrain={"Status": "complete", "StartedAt": "2023-11-14T22:13:20Z"})
+    unfold(node, (ended, [now, ago]))
+    assert lines(nomadpy("node", "drain", "-enable", "-force", "f7b2c"))[0] == (
+        f'Alloc "{p.ALLOC[:8]}" of job web has stopped (complete)'
+    )
+    assert p.OTHER_ALLOC[:8] not in nomadpy("node", "drain", "-enable", "-force", "f7b2c").out
+
+
 def test_a_drain_that_somebody_ends_is_no_success(nomadpy: Run, node: Any) -> None:
     unfold(node, (draining(), [p.alloc()]), (over("canceled"), [p.alloc()]))
     seen = nomadpy("node", "drain", "-monitor", "f7b2c")

@@ -15,6 +15,7 @@ from nomadpy.cli.follow import get_patiently
 from nomadpy.cli.session import Session
 from nomadpy.cli.verbs.job_write import confirm
 from nomadpy.cli.verbs.node import Node, Self, one_node
+from nomadpy.cli.views.base import harmless, moment_ns
 
 POLL_S = 0.5
 _DEFAULT_DEADLINE = "1h"
@@ -118,7 +119,8 @@ class _Departures:
 
     def __init__(self, session: Session, node_id: str) -> None:
         self._session, self._node_id = session, node_id
-        self._leaving: dict[str, str] = {}  # allocation → the last line about it
+        self._seen: set[str] = set()  # allocations that were there at some look
+        self._told: dict[str, str] = {}  # allocation → the last line about it
         self._left = ""
 
     def follow(self, *, begun: bool) -> int:
@@ -129,8 +131,9 @@ class _Departures:
             path = f"/v1/node/{self._node_id}/allocations"
             allocations = get_patiently(self._session, path, namespace="*") or []
             draining = bool(node.get("DrainStrategy"))
-            still_leaving = self._look(allocations, draining=draining)
-            verdict = (node.get("LastDrain") or {}).get("Status")
+            last = node.get("LastDrain") or {}
+            still_leaving = self._look(allocations, since_ns=moment_ns(last.get("StartedAt")), draining=draining)
+            verdict = last.get("Status")
             if not draining and not ended:
                 if not begun and not (still_leaving and verdict == "complete"):
                     self._session.say(f'Node "{self._node_id}" is not draining')
@@ -141,20 +144,24 @@ class _Departures:
                 ended = True
                 self._say(f'Drain complete for node "{self._node_id}"')
             if ended and not still_leaving:
-                if self._leaving:
+                if self._told:
                     self._say("Everything that had to leave the node has stopped")
                 return 0
             begun = True
             time.sleep(POLL_S)
 
-    def _look(self, allocations: list[dict[str, Any]], *, draining: bool) -> int:
-        """Tells what is new; answers how many allocations were told to leave and have not stopped."""
+    def _look(self, allocations: list[dict[str, Any]], *, since_ns: int, draining: bool) -> int:
+        """Tells what is new; answers how many allocations were told to leave and have not stopped. One may go between
+        two looks, or before the first one: then only its end is told."""
         for allocation in allocations:
-            line = _news(allocation, known=allocation["ID"] in self._leaving)
-            if line and self._leaving.get(allocation["ID"]) != line:
-                self._leaving[allocation["ID"]] = line
+            ident = allocation["ID"]
+            left = _is_leaving(allocation) and moment_ns(allocation.get("ModifyTime")) >= since_ns > 0
+            line = _news(allocation, known=left or ident in self._seen)
+            if line and self._told.get(ident) != line:
+                self._told[ident] = line
                 self._say(line)
         there = [one for one in allocations if one.get("ClientStatus") not in _OVER]
+        self._seen.update(one["ID"] for one in there)
         if draining:
             counts = Counter((one.get("Job") or {}).get("Type") or "other" for one in there)
             listed = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
@@ -173,8 +180,6 @@ def _is_leaving(allocation: dict[str, Any]) -> bool:
 
 
 def _news(allocation: dict[str, Any], *, known: bool) -> str:
-    from nomadpy.cli.views.base import harmless
-
     who = f'Alloc "{allocation["ID"][:8]}" of job {harmless(str(allocation.get("JobID")))}'
     status = allocation.get("ClientStatus")
     if status in _OVER:
