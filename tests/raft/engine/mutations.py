@@ -143,13 +143,11 @@ def commit_what_was_not_compared(patch: pytest.MonkeyPatch) -> None:
 
 def log_before_snapshot(patch: pytest.MonkeyPatch) -> None:
     """The log forgets what a snapshot holds before the snapshot is durable."""
-    cycle = Server.cycle
+    cycle, take = Server.cycle, Core.take_installed
 
     def cycle_badly(server: Server) -> None:
-        take = server.core.take_installed
-
         def sync_first() -> Any:
-            installed = take()
+            installed = take(server.core)
             if installed is not None:
                 server.sync()
                 server.sim.may_die()

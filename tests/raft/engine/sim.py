@@ -50,13 +50,16 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """What kind of trouble there is."""
 
     steps: int = 900
-    settle_steps: int = 500
+    settle_steps: int = 900
     loss: float = 0.03
     delay_s: float = 0.02
     slow_share: float = 0.05
     slow_s: float = 1.0
     repeat: float = 0.03
+    # A server dies between two cycles, within one (for each place in it), and how often its power goes with it.
     kill: float = 0.004
+    die: float = 0.0005
+    power: float = 0.7
     partition: float = 0.006
     propose: float = 0.25
     read: float = 0.06
@@ -70,7 +73,8 @@ PROFILES = {
     "plain": Profile(),
     "members": Profile(change=0.02),
     "harsh": Profile(slow_share=0.15, slow_s=6.0, repeat=0.15, partition=0.015, settle_steps=2500),
-    "fifo": Profile(fifo=True, repeat=0.0, slow_share=0.0, delay_s=0.06, settle_steps=900),
+    "hostile": Profile(kill=0.008, die=0.0015, power=1.0, partition=0.03, propose=0.4, snapshot_entries=40),
+    "fifo": Profile(fifo=True, repeat=0.0, slow_share=0.0, delay_s=0.06),
 }
 
 Factory = Callable[..., Any]
@@ -298,7 +302,7 @@ class Simulation:
         heapq.heappush(self._queue, (at, self._sent, sender, recipient, data))
 
     def dying_now(self) -> bool:
-        return self.trouble and self.rng.random() < self.profile.kill / 8
+        return self.trouble and self.rng.random() < self.profile.die
 
     def may_die(self) -> None:
         if self.dying_now():
@@ -312,7 +316,7 @@ class Simulation:
     def kill(self, name: str) -> None:
         del self.servers[name]
         self.totals.kills += 1
-        if self.rng.random() < 0.7:
+        if self.rng.random() < self.profile.power:
             self.log_disks[name].lose_power(self.rng)
             self.snapshot_disks[name].lose_power(self.rng)
         self.log_disks[name].fail_next = None
