@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
+_TICK_S = 0.001  # so that a wait does not end in the very moment before it should
 # Changes of many allocations are looked at together.
 _DRAIN_BATCH_S = 1.0
 _DEPLOYMENT_BATCH_S = 0.25
@@ -43,7 +44,7 @@ async def lead(server: Server) -> None:
 async def _watch_heartbeats(server: Server) -> None:
     while True:
         due = server.heartbeats.next_deadline()
-        wait_s = 1.0 if due is None else max(0.0, (due - server.mono_ns()) / SECOND)
+        wait_s = 1.0 if due is None else max(0.0, (due - server.mono_ns()) / SECOND) + _TICK_S
         await trio.sleep(min(wait_s, 1.0))
         for node_id in server.heartbeats.expired(server.mono_ns()):
             await _insist("node.lost", lambda node_id=node_id: _mark_lost(server, node_id))  # type: ignore[misc]
@@ -74,7 +75,7 @@ async def _launch_periodic(server: Server) -> None:
             await _insist("periodic.launch", lambda command=command: server.propose(command))  # type: ignore[misc]
         due = next_launch_ns(server.store, server.wall_ns())
         # The wall clock may jump, so no sleep is longer than a minute.
-        wait_s = 60.0 if due is None else min(60.0, max(0.0, (due - server.wall_ns()) / SECOND))
+        wait_s = 60.0 if due is None else min(60.0, max(0.0, (due - server.wall_ns()) / SECOND) + _TICK_S)
         with trio.move_on_after(wait_s):
             await server.watch.changed("jobs", "periodic_launch")
 
@@ -122,7 +123,7 @@ async def _watch_deployments(server: Server) -> None:
 
 def _until_s(server: Server, due_ns: int | None, *, at_most_s: float) -> float:
     """Seconds until a moment of the wall clock."""
-    return at_most_s if due_ns is None else min(at_most_s, max(0.0, (due_ns - server.wall_ns()) / SECOND))
+    return at_most_s if due_ns is None else min(at_most_s, max(0.0, (due_ns - server.wall_ns()) / SECOND) + _TICK_S)
 
 
 async def _insist(what: str, action: Callable[[], Awaitable[object]]) -> None:

@@ -10,13 +10,12 @@ import trio
 from nomadpy.model.alloc import COMPLETE, FAILED, RUNNING, Allocation, AllocUpdate
 from nomadpy.model.errors import Forbidden, Invalid, NotFound
 from nomadpy.model.evaluation import TRIGGER_ALLOC_FAILURE, TRIGGER_QUEUED_ALLOCS, Evaluation
-from nomadpy.model.job import ReschedulePolicy
+from nomadpy.model.job import Job, ReschedulePolicy
 from nomadpy.model.node import READY, Node, NodeEvent
 from nomadpy.model.node_class import computed_class
 from nomadpy.model.time import SECOND
 from nomadpy.rpc.contract import Assignments, NodeLease
 from nomadpy.server.node_evals import calls_for_evals, evals_for_node
-from nomadpy.server.rollout import is_rolling
 from nomadpy.state import commands as c
 from nomadpy.state.allocs import CLIENT
 
@@ -138,18 +137,24 @@ class NodeService:
                 continue
             if update.client_status == FAILED and _may_reschedule(shape.group.reschedule_policy):
                 now[job.key] = TRIGGER_ALLOC_FAILURE
-            elif is_rolling(server.store, job):
-                if update.client_status in (RUNNING, FAILED):
+            elif self._rolls_without_deployment(job):
+                if update.client_status == RUNNING:
                     now.setdefault(job.key, TRIGGER_QUEUED_ALLOCS)
-                elif update.client_status == COMPLETE:
+                elif update.client_status in (COMPLETE, FAILED):
                     later[job.key] = max(shape.group.update.min_healthy_time_ns if shape.group.update else 0, _PAUSE_NS)
         evals = [self._follow_up(key, trigger) for key, trigger in now.items()]
-        # An allocation of a service that ends by itself is placed anew; not at once, for the next may end as soon.
+        # What ended is placed anew, but not at once, for the next may end as soon.
         return evals + [
             self._follow_up(key, TRIGGER_QUEUED_ALLOCS).replace(wait_until_ns=server.wall_ns() + wait_ns)
             for key, wait_ns in later.items()
             if key not in now
         ]
+
+    def _rolls_without_deployment(self, job: Job) -> bool:
+        """Whether live allocations of another version than the current one wait for their turn, and no deployment
+        (only services have one) watches over it."""
+        table = self._server.store.allocs
+        return job.type == "system" and bool(table.live_versions(job.key) - {job.job_modify_index})
 
     def _follow_up(self, key: tuple[str, str], trigger: str) -> Evaluation:
         job = self._server.store.jobs.current[key]

@@ -21,7 +21,6 @@ from nomadpy.model.ids import new_uuid
 from nomadpy.model.time import SECOND
 from nomadpy.scheduler import Decision, Fleet, schedule
 from nomadpy.server.broker import FOLLOW_UP_DELAY_NS, FOLLOW_UP_SPREAD_NS, Delivery, cancelled
-from nomadpy.server.rollout import stuck_because
 from nomadpy.state import commands as c
 from nomadpy.state.store import StateStore
 
@@ -32,6 +31,7 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
 _RETRY_S = 1.0
+_TICK_S = 0.001  # so that a wait does not end in the very moment before it should
 _WAIT_S_MAX = 60.0
 _SUPERSEDED = "cancelled due to a newer evaluation of the job"
 
@@ -63,7 +63,7 @@ class Worker:
         """Returns when there may be something to do."""
         server = self._server
         due = None if self._paused else server.broker.next_deadline()
-        wait_s = _WAIT_S_MAX if due is None else max(0.0, (due - server.wall_ns()) / SECOND)
+        wait_s = _WAIT_S_MAX if due is None else max(0.0, (due - server.wall_ns()) / SECOND) + _TICK_S
         if self._unstored:
             wait_s = min(wait_s, _RETRY_S)
         with trio.move_on_after(min(wait_s, _WAIT_S_MAX)):
@@ -206,8 +206,6 @@ def settle(store: StateStore, decision: Decision) -> list[Evaluation]:
     and still could not place everything stays, under its own id; otherwise the new one replaces the old, and a decision
     without failures ends it."""
     evaluation = decision.evaluation
-    if evaluation.status == EVAL_COMPLETE:
-        evaluation = evaluation.replace(status_description=stuck_because(store, decision))
     stored = store.evals.get(evaluation.id)
     was_blocked = stored is not None and stored.status == EVAL_BLOCKED
     out: list[Evaluation] = []

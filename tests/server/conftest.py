@@ -1,4 +1,4 @@
-"""All clocks of these tests jump, and every test is given a running server when it asks for one."""
+"""A clock that jumps, and a running server; a test that wants the second has to ask for the first as well."""
 
 from __future__ import annotations
 

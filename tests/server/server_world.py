@@ -12,8 +12,9 @@ import msgspec
 import trio
 from cluster_builders import EPOCH_NS, SECRET, make_node, node_id
 
-from nomadpy.model.alloc import Allocation, AllocUpdate, TaskState
+from nomadpy.model.alloc import Allocation, AllocDeploymentStatus, AllocUpdate, TaskState
 from nomadpy.model.caller import ANYONE
+from nomadpy.model.errors import NotFound
 from nomadpy.model.evaluation import Evaluation
 from nomadpy.model.job import Job
 from nomadpy.model.time import SECOND
@@ -52,6 +53,13 @@ class Fleet:
         self.slow_to_stop = False
 
     async def run(self, number: int, *, task_status: trio.TaskStatus[None], **facts: Any) -> None:
+        """Serves until the node is purged."""
+        try:
+            await self._serve(number, task_status=task_status, **facts)
+        except* NotFound:
+            pass
+
+    async def _serve(self, number: int, *, task_status: trio.TaskStatus[None], **facts: Any) -> None:
         nodes = self._server.nodes
         await nodes.register_node(make_node(number, **facts))
         lease = await nodes.heartbeat(node_id(number), SECRET, "ready")
@@ -98,7 +106,16 @@ def update_of(alloc: Allocation, status: str) -> AllocUpdate:
     state = TaskState(
         state="dead" if over else "running", failed=status == "failed", finished_at_ns=wall_ns() if over else 0
     )
-    return AllocUpdate(id=alloc.id, client_status=status, task_states={"web": state}, modify_time_ns=wall_ns())
+    health = None
+    if alloc.deployment_id and status in ("running", "failed"):
+        health = AllocDeploymentStatus(healthy=status == "running", timestamp_ns=wall_ns())
+    return AllocUpdate(
+        id=alloc.id,
+        client_status=status,
+        task_states={"web": state},
+        deployment_status=health,
+        modify_time_ns=wall_ns(),
+    )
 
 
 class World:
