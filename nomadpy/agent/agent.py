@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import os
 import platform
@@ -72,6 +73,9 @@ class Agent:
             router = Router(self._context(), OPERATIONS)
             http = HttpConfig(max_connections_per_address=config.http_max_conns_per_client)
             self._http = await nursery.start(functools.partial(serve, router, listeners, config=http))
+            # What was made so far stays for good, so the collector need not walk over it again and again.
+            gc.collect()
+            gc.freeze()
             self._announce()
             task_status.started()
             await self._until_told(nursery)

@@ -8,17 +8,17 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from nomadpy.api.context import ApiContext
 from nomadpy.model.node import Node
 from nomadpy.rpc.contract import ClientEndpoint
 from nomadpy.server.server import Server
+
+if TYPE_CHECKING:
+    from prometheus_client.core import GaugeMetricFamily
 
 
 class Gauge(msgspec.Struct, frozen=True):
@@ -120,6 +120,11 @@ async def json_metrics(context: ApiContext) -> dict[str, Any]:
 
 async def prometheus_text(context: ApiContext) -> tuple[bytes, str]:
     """The text exposition and its media type."""
+    # Loaded here because most agents are never asked, and it takes a web server of its own along.
+    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client.core import GaugeMetricFamily
+    from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
     families: dict[str, GaugeMetricFamily] = {}
     for gauge in await gauges(context):
         name = gauge.name.replace(".", "_").replace("-", "_")
