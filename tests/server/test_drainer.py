@@ -192,6 +192,28 @@ def test_a_service_never_falls_below_its_count_by_more_than_its_pace(data: st.Da
         assert len(world.live()) == count
 
 
+def test_a_draining_node_that_is_lost_is_empty_once_its_allocations_are() -> None:
+    world = DrainWorld()
+    world.put(service(count=2), 0, 0)
+    world.drain()
+    world.step()
+    world.apply(c.UpdateNodeStatus(node_id=node_id(0), status="down"))
+    world.work()
+    assert {alloc.client_status for alloc in world.allocs() if alloc.node_id == node_id(0)} == {"lost"}
+    world.step()
+    assert is_over(world)
+    assert len(world.live()) == 2
+
+
+def test_a_group_that_shrinks_lets_more_go() -> None:
+    world = DrainWorld()
+    world.put(service(count=3), 0, 0, 0)
+    world.drain()
+    assert len(world.step()) == 1
+    world.apply(c.RegisterJob(job=service(count=1)))
+    assert len(world.step()) == 2
+
+
 # --- batch, sysbatch, system ------------------------------------------------------------------------------------------
 
 
