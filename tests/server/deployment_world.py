@@ -14,7 +14,7 @@ from nomadpy.model.ids import new_uuid
 from nomadpy.model.job import Job, ReschedulePolicy, UpdateStrategy
 from nomadpy.model.time import MINUTE, SECOND
 from nomadpy.scheduler import schedule
-from nomadpy.server.deployments import Step, decide
+from nomadpy.server.deployments import DeploymentWatch, Step, decide
 from nomadpy.server.worker import settle
 from nomadpy.state import commands as c
 from nomadpy.state.store import StateStore
@@ -37,6 +37,7 @@ class DeploymentWorld:
         self.rng = random.Random(5)
         self.store = StateStore(id_key=3)
         self.now_ns = EPOCH_NS
+        self.watcher = DeploymentWatch()
         for number in range(3):
             self.apply(c.RegisterNode(node=make_node(number)))
             self.apply(c.UpdateNodeStatus(node_id=node_id(number), status="ready"))
@@ -44,7 +45,9 @@ class DeploymentWorld:
     def tell(self, command: c.Command) -> c.Outcome:
         """Applies a command as it comes out of the log."""
         stamped = command if command.now_ns else msgspec.structs.replace(command, now_ns=self.now_ns)
-        return self.store.apply(self.store.index + 1, c.decode(c.encode(stamped)))
+        outcome = self.store.apply(self.store.index + 1, c.decode(c.encode(stamped)))
+        self.watcher.note(self.store)
+        return outcome
 
     def apply(self, command: c.Command) -> Any:
         outcome = self.tell(command)
@@ -67,12 +70,12 @@ class DeploymentWorld:
         self.apply(c.RegisterJob(job=job, evals=(evaluation,)))
 
     def look(self) -> Step:
-        """What the watcher wants."""
+        """What all deployments need."""
         return decide(self.store, now_ns=self.now_ns, rng=self.rng)
 
     def watch(self) -> Step:
         """Lets the watcher have its way."""
-        step = self.look()
+        step = self.watcher.look(self.store, now_ns=self.now_ns, rng=self.rng)
         for command in step.commands:
             self.apply(command)
         return step
@@ -89,6 +92,8 @@ class DeploymentWorld:
         """Watches and evaluates until neither has anything to do; fails when that never happens."""
         for _ in range(20):
             if not self.evaluate() and not self.watch().commands:
+                assert self.look().commands == (), "something was due that nobody looked at"
+                assert self.watcher.wake_at_ns == self.look().wake_at_ns
                 return
         raise AssertionError(f"the watcher never comes to rest: {self.look().commands}")
 

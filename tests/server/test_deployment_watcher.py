@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nomadpy.model.job import ReschedulePolicy
 from nomadpy.model.time import HOUR, MINUTE, SECOND
-from nomadpy.server.deployments import Step, any_active
+from nomadpy.server.deployments import DeploymentWatch, Step
 from nomadpy.state import commands as c
 
 NEVER = ReschedulePolicy()
@@ -29,10 +29,25 @@ def started(**update: Any) -> DeploymentWorld:
     return world
 
 
+def waits(world: DeploymentWorld) -> int | None:
+    """Until when there is nothing to do."""
+    step = world.look()
+    assert step.commands == ()
+    return step.wake_at_ns
+
+
+def check_counts(world: DeploymentWorld) -> None:
+    """The counters of the latest deployment are those of its allocations."""
+    own = [a for a in world.store.allocs_by_job("default", "job") if a.deployment_id == world.deployment.id]
+    verdicts = [a.deployment_status.healthy for a in own if a.deployment_status is not None]
+    counted = (world.state.placed_allocs, world.state.healthy_allocs, world.state.unhealthy_allocs)
+    assert counted == (len(own), verdicts.count(True), verdicts.count(False))
+
+
 def test_without_a_deployment_there_is_nothing_to_do_and_nothing_to_wait_for() -> None:
     world = DeploymentWorld()
     world.deploy(paced(max_parallel=0))
-    assert (world.look(), any_active(world.store)) == (Step((), None), False)
+    assert (world.look(), world.watcher.has_due) == (Step(), False)
 
 
 # --- waves ------------------------------------------------------------------------------------------------------------
@@ -78,7 +93,7 @@ def test_a_rollout_ends_stable() -> None:
     world.roll()
     assert (world.end, world.versions()) == (SUCCESS, [1, 1, 1, 1])
     assert [job.stable for job in world.store.jobs.versions["default", "job"]] == [True, True]
-    assert (world.look(), any_active(world.store)) == (Step((), None), False)
+    assert (world.look(), world.watcher.has_due) == (Step(), False)
 
 
 # --- ends -------------------------------------------------------------------------------------------------------------
@@ -88,7 +103,7 @@ def test_the_deadline_is_slept_to_and_kept() -> None:
     world = started()
     world.deploy(paced(1))
     due = world.now_ns + 10 * MINUTE
-    assert world.look() == Step((), due)
+    assert waits(world) == due
     world.now_ns = due - 1
     assert world.look().commands == ()
     world.now_ns = due
@@ -114,9 +129,9 @@ def test_a_pause_stops_the_clock_and_a_resumption_winds_it_up() -> None:
     change = c.DeploymentUpdate(deployment_id=world.deployment.id, status="paused")
     world.apply(c.ChangeDeployment(update=change))
     world.wait(3600)
-    assert world.look() == Step((), None)
+    assert world.look() == Step()
     world.apply(c.ChangeDeployment(update=msgspec.structs.replace(change, status="running")))
-    assert world.look() == Step((), world.now_ns + 10 * MINUTE)
+    assert waits(world) == world.now_ns + 10 * MINUTE
 
 
 @pytest.mark.parametrize(("deadline_ns", "policy"), [(0, None), (10 * MINUTE, NEVER)])
@@ -221,7 +236,7 @@ def test_healthy_canaries_wait_without_a_deadline() -> None:
     world.judge(*world.unjudged())
     world.settle()
     world.wait(24 * 3600)
-    assert world.look() == Step((), None)
+    assert world.look() == Step()
 
 
 def test_a_canary_that_never_gets_healthy_runs_into_the_deadline() -> None:
@@ -243,6 +258,31 @@ def test_canaries_promote_themselves_when_all_are_healthy() -> None:
     world.judge(second)
     world.roll()
     assert (world.end, world.versions()) == (SUCCESS, [1, 1, 1, 1])
+
+
+# --- what is looked at ------------------------------------------------------------------------------------------------
+
+
+def test_what_got_lost_is_proposed_again() -> None:
+    world = started()
+    world.deploy(paced(1))
+    world.judge(world.unjudged()[0])
+    step = world.watcher.look(world.store, now_ns=world.now_ns, rng=world.rng)
+    assert len(step.commands) == 1
+    assert not world.watcher.has_due
+    assert world.watcher.wake_at_ns == world.now_ns + 10 * SECOND
+    world.wait(10)
+    again = world.watcher.look(world.store, now_ns=world.now_ns, rng=world.rng)
+    assert len(again.commands) == 1
+
+
+def test_a_new_leader_looks_at_everything_that_goes_on() -> None:
+    world = started()
+    world.deploy(paced(1))
+    world.judge(world.unjudged()[0])
+    world.watcher = DeploymentWatch()
+    world.watcher.begin(world.store)
+    assert len(world.watch().commands) == 1
 
 
 # --- whatever happens -------------------------------------------------------------------------------------------------
@@ -275,7 +315,8 @@ def test_every_deployment_comes_to_an_end(
         world.settle()
         world.roll()
     assert not world.deployment.active()
-    assert not any_active(world.store)
+    assert not any(deployment.active() for deployment in world.store.deployments.values())
+    check_counts(world)
     if world.deployment.status == "successful":
         assert set(world.versions()) == {world.deployment.job_version}
         assert len(world.live()) == 4
