@@ -77,6 +77,9 @@ class Replica:
             self.engine.set_position(snapshot.point.index)
             machine.restore(snapshot.point.index, snapshot.data)
         self.election = Election(settings, rng, now)
+        if self.voters == (name,):
+            # There is nobody to wait for.
+            self.election.deadline = now
         self.leadership: Leadership | None = None
         self.counts = Counts()
         self.early: list[Addressed] = []

@@ -164,6 +164,7 @@ class StockServer(SyncObj):
         self.applied: list[Any] = []
         self.transport = StockTransport(cluster, name)
         self.nodes = {other: Node(other) for other in others}
+        cluster.made.append(self)
         super().__init__(
             Node(name),
             list(self.nodes.values()),
@@ -204,6 +205,7 @@ class StockCluster:
         self.links: dict[tuple[str, str], collections.deque[Any]] = collections.defaultdict(collections.deque)
         self.conf: dict[str, Any] = dict(self.PATIENT)
         self.servers: dict[str, StockServer] = {}
+        self.made: list[StockServer] = []
 
     def start(self, names: str, **conf: Any) -> None:
         for name in names:

@@ -8,15 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 from pretend_disk import PretendFile
-from sim import Server
 
 from nomadpy.raft import core, leadership, replica, segment, wal
 from nomadpy.raft.core import Core
 from nomadpy.raft.election import Election
-from nomadpy.raft.engine import Engine, Role
+from nomadpy.raft.engine import Engine
 from nomadpy.raft.firewall import Fitted
 from nomadpy.raft.leadership import Leadership
-from nomadpy.raft.messages import Appended, Message, Vote
+from nomadpy.raft.messages import Appended, Vote
 from nomadpy.raft.segment import Kind
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
@@ -37,21 +36,13 @@ def no_prefix_match(patch: pytest.MonkeyPatch) -> None:
 
 def late_before_sync(patch: pytest.MonkeyPatch) -> None:
     """Acknowledgements and votes leave before they are durable."""
-    ours = Server.sync
+    ours = Core.step
 
-    def send_now(server: Server, messages: list[tuple[str, Message]]) -> None:
-        for recipient, message in messages:
-            server.sim.send(server.name, recipient, message)
-
-    step = Core.step
-
-    def early_all(self: Core, *args: Any, **more: Any) -> Any:
-        early, late = step(self, *args, **more)
+    def step(self: Core, *args: Any, **more: Any) -> Any:
+        early, late = ours(self, *args, **more)
         return [*early, *late], []
 
-    patch.setattr(Core, "step", early_all)
-    patch.setattr(Server, "sync", ours)
-    patch.setattr(Server, "send", send_now)
+    patch.setattr(Core, "step", step)
 
 
 def sync_that_does_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -141,24 +132,6 @@ def commit_what_was_not_compared(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Fitted, "__init__", init)
 
 
-def log_before_snapshot(patch: pytest.MonkeyPatch) -> None:
-    """The log forgets what a snapshot holds before the snapshot is durable."""
-    cycle, take = Server.cycle, Core.take_installed
-
-    def cycle_badly(server: Server) -> None:
-        def sync_first() -> Any:
-            installed = take(server.core)
-            if installed is not None:
-                server.sync()
-                server.sim.may_die()
-            return installed
-
-        server.core.take_installed = sync_first
-        cycle(server)
-
-    patch.setattr(Server, "cycle", cycle_badly)
-
-
 def answers_of_any_term(patch: pytest.MonkeyPatch) -> None:
     """An acknowledgement of an earlier term counts in this one."""
     ours = Core._on_termed
@@ -201,8 +174,3 @@ def leader_for_ever(patch: pytest.MonkeyPatch) -> None:
 def no_stickiness(patch: pytest.MonkeyPatch) -> None:
     """Whoever asks gets a vote, though the leader lives."""
     patch.setattr(Election, "follows_a_leader", lambda self, now: False)
-
-
-def led(server: Any) -> bool:
-    """Whether a core leads."""
-    return bool(server.role is Role.LEADER)

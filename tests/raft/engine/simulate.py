@@ -45,10 +45,10 @@ def run(profile: str, options: argparse.Namespace) -> bool:
                 stuck.append(seed)
     took_s = time.monotonic() - started
     print(
-        f"{profile}: {options.seeds} seeds from {options.first} in {took_s:.0f} s: {len(failed)} violations {failed[:20]}; "
-        f"{totals.converged} agreed in the end (not: {stuck[:20]}); {totals.acknowledged} acknowledged, {totals.reads} "
-        f"reads, {totals.elections} elections, {totals.kills} kills, {totals.installs} snapshots installed, "
-        f"{totals.changes} changes of members",
+        f"{profile}: {options.seeds} seeds from {options.first} in {took_s:.0f} s: {len(failed)} violations "
+        f"{failed[:20]}; {totals.converged} agreed in the end (not: {stuck[:20]}); {totals.acknowledged} acknowledged, "
+        f"{totals.reads} reads, {totals.elections} elections, {totals.kills} kills, "
+        f"{totals.installs} snapshots installed, {totals.changes} changes of members",
         flush=True,
     )
     return bool(failed)

@@ -19,7 +19,19 @@ from nomadpy.model.errors import Conflict, Invalid, NoLeader, OutcomeUnknown
 from nomadpy.raft.engine import Role
 from nomadpy.raft.entries import configuration_entry
 from nomadpy.raft.firewall import SafetyViolation
-from nomadpy.raft.messages import Append, Appended, Beat, NewerTerm, SnapshotChunk, SnapshotSeen, Vote, decode, encode
+from nomadpy.raft.messages import (
+    Append,
+    Appended,
+    Beat,
+    NewerTerm,
+    SnapshotChunk,
+    SnapshotSeen,
+    TimeoutNow,
+    Vote,
+    VoteRequest,
+    decode,
+    encode,
+)
 from nomadpy.raft.settings import RaftSettings
 
 
@@ -497,18 +509,18 @@ def test_what_is_committed_is_never_erased() -> None:
 
 
 def test_only_appends_of_a_durable_term_leave_before_the_sync() -> None:
-    cluster = Hand("a")
-    a = cluster["a"]
-    cluster.now += 2.0
-    a.core._replica.election.deadline = cluster.now
-    early, _ = a.core.step(cluster.now)
+    cluster = Hand("abc")
+    cluster.elect("a")
+    b = cluster["b"]
+    term = b.core.term
+    early, late = b.core.step(cluster.now, [("a", TimeoutNow(term)), ("c", Vote(term + 1))])
+    assert b.core.role is Role.LEADER, "within one cycle, so that nothing of the term is on disk yet"
     assert early == []
-    a.wal.sync()
-    a.core.add_learner("z")
-    a.core.propose(1, b"x")
-    early, late = a.core.step(cluster.now)
-    assert [type(message) for _, message in early] == [Append]
-    assert late == []
+    assert {type(message) for _, message in late} == {VoteRequest, Append}
+    b.wal.sync()
+    b.core.propose(1, b"x")
+    early, late = b.core.step(cluster.now)
+    assert ({type(message) for _, message in early}, late) == ({Append}, [])
 
 
 def test_a_cycle_before_the_sync_is_a_bug() -> None:
@@ -539,3 +551,87 @@ def test_a_configuration_is_rolled_back_with_its_entry() -> None:
 def test_the_face_of_an_answer_is_stable_on_the_wire() -> None:
     message = Appended(term=3, seq=7, next_index=12, ok=True)
     assert msgspec.msgpack.decode(encode(message)) == ["A", 3, 7, 12, True]
+
+
+# --- [P14, P16] servers that return ---------------------------------------------------------------------------------
+
+
+def test_a_server_that_returns_does_not_depose_the_leader() -> None:
+    cluster = Hand("abc")
+    cluster.elect("a")
+    write(cluster, "a", 3, "ab")
+    term = cluster["a"].core.term
+    c = cluster["c"]
+    for _ in range(5):
+        cluster.settle("ab", rounds=5, tick_s=0.4)
+        c.core._replica.election.deadline = cluster.now
+        c.step()
+        cluster.drop("ca", "cb")
+    assert c.core.term == term, "it only asked whether it would win"
+    cluster["b"].step(("c", VoteRequest(term=term + 5, last_index=99, last_term=term)))
+    assert (cluster["b"].core.term, cluster["b"].core.leader) == (term, "a")
+    cluster.settle()
+    assert (cluster["a"].core.role, c.core.leader, c.applied) == (Role.LEADER, "a", cluster["a"].applied)
+
+
+def test_a_leader_hands_over_without_losing_a_proposal() -> None:
+    cluster = Hand("abc")
+    cluster.elect("a")
+    a, b = cluster["a"], cluster["b"]
+    a.core.propose("before", b"before")
+    a.core.transfer_leadership("b")
+    a.core.propose("refused", b"refused")
+    cluster.settle()
+    assert (b.core.role, a.core.leader) == (Role.LEADER, "b")
+    assert [answer.ticket for answer in a.answers if isinstance(answer.error, NoLeader)] == ["before", "refused"]
+    b.core.propose("after", b"after")
+    cluster.settle()
+    assert acknowledged(b) == ["after"]
+
+
+def test_a_learner_becomes_a_voter_and_another_one_goes() -> None:
+    cluster = Hand("abcd")
+    for name in "abcd":
+        cluster[name].core._replica.base_voters = ("a", "b", "c")
+        cluster[name].core._replica.sync_configuration()
+    cluster.elect("a")
+    write(cluster, "a", 100, "abc")
+    a = cluster["a"]
+    a.core.add_learner("d")
+    a.core.propose_conf("too early", "add", "d")
+    a.step()
+    assert "100" in str(a.answers[-1].error) or "behind" in str(a.answers[-1].error)
+    cluster.settle()
+    a.core.propose_conf("add", "add", "d")
+    cluster.settle()
+    assert acknowledged(a)[-1] == "add"
+    a.core.propose_conf("remove", "remove", "c")
+    cluster.settle()
+    assert acknowledged(a)[-1] == "remove"
+    assert [cluster[name].core.voters for name in "abd"] == [("a", "b", "d")] * 3
+    assert cluster["d"].applied == a.applied
+
+
+def test_a_reset_connection_to_the_leader_hastens_the_election() -> None:
+    cluster = Hand("abc")
+    cluster.elect("a")
+    b = cluster["b"]
+    before = b.core.next_wake()
+    b.core._replica.election._rng = random.Random(1)
+    b.core.suspect_leader("c", cluster.now)
+    assert b.core.next_wake() == before
+    b.core.suspect_leader("a", cluster.now)
+    assert cluster.now < b.core.next_wake() < cluster.now + 0.13
+
+
+def test_a_slow_follower_gets_no_more_than_a_window() -> None:
+    cluster = Hand("abc", RaftSettings(batch_bytes=1000, window_bytes=3000))
+    cluster.elect("a")
+    a = cluster["a"]
+    for number in range(100):
+        a.core.propose(number, bytes(500))
+    sent = [message for recipient, message in a.step() if recipient == "b" and isinstance(message, Append)]
+    assert sum(len(message.entries) for message in sent) == 6
+    assert sum(len(message.entries) for _, message in a.step() if isinstance(message, Append)) == 0
+    cluster.settle(rounds=40)
+    assert len(cluster["b"].applied) == 100

@@ -8,6 +8,7 @@ import random
 import socket
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,15 @@ from pysyncobj.journal import FileJournal
 
 from nomadpy.model.errors import Bug, Invalid
 from nomadpy.raft.disk import DiskDirectory
-from nomadpy.raft.messages import decode
+from nomadpy.raft.messages import SnapshotChunk, decode
 from nomadpy.raft.settings import RaftSettings
 from nomadpy.raft.snapshot import Snapshot, SnapshotCorrupt, SnapshotPoint, SnapshotStore
 from nomadpy.raft.wal import Wal, WalPoisoned
 
 POINT = SnapshotPoint(7, 2, ("a", "b"))
-# The journals of pysyncobj are closed by the interpreter.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+# pysyncobj reads its term and vote from a file that it does not close.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+OpenJournal = Callable[[Path], FileJournal]
 
 
 def alone(stock: StockCluster, **conf: Any) -> StockServer:
@@ -40,13 +42,14 @@ def alone(stock: StockCluster, **conf: Any) -> StockServer:
 # --- [D4] commit index and log --------------------------------------------------------------------------------------
 
 
-def test_stock_acknowledges_what_nobody_has(stock: StockCluster, tmp_path: Path) -> None:
-    journal = FileJournal(str(tmp_path / "journal"))
+def test_stock_acknowledges_what_nobody_has(stock: StockCluster, stock_journal: OpenJournal, tmp_path: Path) -> None:
+    journal = stock_journal(tmp_path / "journal")
     for index in range(1, 6):
         journal.add(b"\x01", index, 0 if index == 1 else 1)
     journal.setRaftCommitIndex(50)  # was written; the entries up to there were not
     journal.setCurrentTerm(1, None)
-    journal._destroy()
+    journal.onOneSecondTimer()
+    journal.flush()
     stock.start("abc")
     stock.servers["a"] = StockServer(stock, "a", "bc", **stock.conf, journalFile=str(tmp_path / "journal"))
     stock.join("a", "b")
@@ -86,8 +89,10 @@ def test_a_restarted_server_remembers_its_vote() -> None:
 # --- [D5, D10] compaction and growth --------------------------------------------------------------------------------
 
 
-def test_stock_loses_the_log_when_killed_in_compaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal = FileJournal(str(tmp_path / "journal"))
+def test_stock_loses_the_log_when_killed_in_compaction(
+    stock_journal: OpenJournal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = stock_journal(tmp_path / "journal")
     for index in range(1, 101):
         journal.add(b"\x01", index, 1)
     ours, left = journal.add, [30]
@@ -101,7 +106,7 @@ def test_stock_loses_the_log_when_killed_in_compaction(tmp_path: Path, monkeypat
     monkeypatch.setattr(journal, "add", dies)
     with pytest.raises(KeyboardInterrupt):
         journal.deleteEntriesTo(10)
-    assert FileJournal(str(tmp_path / "journal"))[-1][1] == 40, "of 100"
+    assert stock_journal(tmp_path / "journal")[-1][1] == 40, "of 100"
 
 
 def test_compaction_loses_nothing_wherever_power_fails() -> None:
@@ -124,12 +129,13 @@ def test_compaction_loses_nothing_wherever_power_fails() -> None:
         assert again.first == (1 if seed % 3 == 0 else 90)
 
 
-def test_stock_journals_end_at_four_gigabytes(tmp_path: Path) -> None:
-    journal = FileJournal(str(tmp_path / "journal"))
+def test_stock_journals_end_at_four_gigabytes(
+    stock_journal: OpenJournal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = stock_journal(tmp_path / "journal")
     journal.add(b"x", 1, 0)
-    journal._FileJournal__currentOffset = 2**32 - 8
-    monstrous = journal._FileJournal__journalFile
-    journal._FileJournal__journalFile = type("Sink", (), {"write": lambda *_: None, "read": monstrous.read})()
+    monkeypatch.setattr(journal, "_FileJournal__currentOffset", 2**32 - 8)
+    monkeypatch.setattr(journal._FileJournal__journalFile, "write", lambda *_: None)
     with pytest.raises(struct.error):
         journal.add(b"y" * 100, 2, 1)
     assert len(journal) == 2, "in memory the entry is there"
@@ -186,7 +192,6 @@ def test_stock_drops_the_journal_beside_an_older_snapshot(stock: StockCluster, t
         writes.put(number)
         writes.doTick(0)
     writes.doTick(0)
-    writes.destroy()
     again = alone(stock, journalFile=str(tmp_path / "journal"), fullDumpFile=str(tmp_path / "dump"), useFork=False)
     assert len(again.get("raftLog")) < 8, "the acknowledged entries after the snapshot are gone"
 
@@ -352,3 +357,37 @@ def test_a_pickle_is_no_message(message: Any, tmp_path: Path) -> None:
         with pytest.raises(Invalid, match="malformed"):
             decode(data)
     assert not mark.exists()
+
+
+# --- the order of installing ----------------------------------------------------------------------------------------
+
+
+def install(cluster: Hand, *, stop_after: int, log_first: bool) -> None:
+    """Server ``b`` takes over a snapshot, and loses power after so many of the steps that make it durable."""
+    b = cluster["b"]
+    data = b"1,2,3"
+    chunk = SnapshotChunk(5, 1, 40, 4, ("a", "b"), len(data), zlib.crc32(data), 0, data)
+    b.core.step(cluster.now, [("a", chunk)])
+    installed = b.core.take_installed()
+    assert installed is not None
+    steps = [lambda: b.store.save(installed), b.wal.sync]
+    if log_first:
+        steps.reverse()
+    for one in steps[:stop_after]:
+        one()
+    for disk in cluster.disks["b"]:
+        disk.lose_power(random.Random(stop_after))
+    cluster.restart("b")
+
+
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_a_server_that_dies_while_installing_starts_again(stop_after: int) -> None:
+    cluster = Hand("ab")
+    install(cluster, stop_after=stop_after, log_first=False)
+    assert cluster["b"].applied == [b"1", b"2", b"3"]
+    assert (cluster["b"].wal.first, cluster["b"].wal.last_term) == (40, 4)
+
+
+def test_the_log_must_not_be_synced_before_the_snapshot_is_stored() -> None:
+    with pytest.raises(SnapshotCorrupt, match="missing"):
+        install(Hand("ab"), stop_after=1, log_first=True)
