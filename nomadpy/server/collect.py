@@ -67,7 +67,7 @@ def decide_collection(
 
 
 def _job_may_go(store: StateStore, config: ServerConfig, job: Job, now_ns: int, *, force: bool) -> bool:
-    if job.status != "dead" or (not job.stop and (job.is_periodic() or job.is_parameterized())):
+    if job.status != "dead" or not (job.stop or _ends_by_itself(job)):
         return False
     if any(version.version_tag is not None for version in store.jobs.versions.get(job.key, ())):
         return False
@@ -79,6 +79,11 @@ def _job_may_go(store: StateStore, config: ServerConfig, job: Job, now_ns: int, 
         [job.submit_time_ns, *(int(store.allocs.modify_time[row]) for row in store.allocs.rows_by_job(job.key))]
     )
     return force or newest <= now_ns - config.job_gc_threshold_ns
+
+
+def _ends_by_itself(job: Job) -> bool:
+    """Whether a dead job is a finished one. A service or system job without allocations is in trouble, but wanted."""
+    return job.type in ("batch", "sysbatch") and not job.is_periodic() and not job.is_parameterized()
 
 
 def _alloc_may_go(store: StateStore, evaluation: Evaluation, row: int, now_ns: int, *, in_gone_job: bool) -> bool:

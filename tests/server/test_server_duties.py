@@ -120,6 +120,18 @@ async def test_a_finished_job_goes_after_four_hours(autojump_clock: MockClock, w
     assert (world.allocs(), world.evals()) == ([], [])
 
 
+async def test_a_service_that_nobody_stopped_stays(autojump_clock: MockClock, world: World) -> None:
+    await finished(world, type="service", group=make_group(reschedule_policy=None, update=None))
+    store = world.server.store
+    await world.until(lambda: (job := store.job("default", "job")) is not None and job.status == "dead")
+    await collect(world, 50)
+    assert store.job("default", "job") is not None
+    await world.server.jobs.deregister(ANYONE, "default", "job")
+    await world.settled()
+    await collect(world, 50)
+    assert store.job("default", "job") is None
+
+
 async def test_everything_finished_goes_at_once_when_asked(autojump_clock: MockClock, world: World) -> None:
     await finished(world)
     await world.register(make_job("lives", cpu=10))
