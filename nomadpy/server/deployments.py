@@ -10,8 +10,7 @@ evaluation of the job has seen.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -33,18 +32,27 @@ from nomadpy.model.evaluation import (
 )
 from nomadpy.model.ids import new_uuid
 from nomadpy.model.job import Job
+from nomadpy.model.time import SECOND
 from nomadpy.scheduler.reschedule import may_reschedule, policy_of
 from nomadpy.state import commands as c
 from nomadpy.state.allocs import CLIENT
 from nomadpy.state.apply.deployments import healthy_canaries
 from nomadpy.state.store import StateStore
 
+_AGAIN_NS = 10 * SECOND
 
-class Step(NamedTuple):
-    """What to propose now, and when to look again although nothing changed (None: never); Unix nanoseconds."""
 
-    commands: tuple[c.Command, ...]
-    wake_at_ns: int | None
+class Step(msgspec.Struct, frozen=True):
+    """What to propose now, and for each deployment that waits for a moment when that is (Unix nanoseconds)."""
+
+    commands: tuple[c.Command, ...] = ()
+    wakes: dict[str, int] = {}
+    busy: tuple[str, ...] = ()  # the deployments that the commands are about
+
+    @property
+    def wake_at_ns(self) -> int | None:
+        """When to look again although nothing changed; None for never."""
+        return min(self.wakes.values(), default=None)
 
 
 class _Reports(msgspec.Struct):
@@ -55,39 +63,100 @@ class _Reports(msgspec.Struct):
     to_replace: list[str] = []
 
 
-def any_active(store: StateStore) -> bool:
-    """Whether there is a deployment to watch."""
-    return any(deployment.active() for deployment in store.deployments.values())
+class DeploymentWatch:
+    """Which deployments are worth a look: those that changed, whose allocations reported, for whose job an evaluation
+    came or went, or whose moment has come. It only spares work; ``begin`` makes a new leader look at all."""
+
+    def __init__(self) -> None:
+        self._due: dict[str, None] = {}
+        self._wakes: dict[str, int] = {}
+
+    def begin(self, store: StateStore) -> None:
+        """Has every active deployment looked at."""
+        self._due = {found.id: None for found in store.deployments.values() if found.active()}
+        self._wakes = {}
+
+    def note(self, store: StateStore) -> bool:
+        """Takes down what the last entry of the log changed; tells whether that concerns a deployment."""
+        touched = dict.fromkeys(store.changed_deployments)
+        for eval_id in store.changed_evals:
+            evaluation = store.evals.get(eval_id)
+            if evaluation is not None:
+                touched |= store.deployments_by_job.get((evaluation.namespace, evaluation.job_id), {})
+        found = False
+        for deployment_id in touched:
+            deployment = store.deployments.get(deployment_id)
+            if deployment is not None and deployment.active():
+                self._due[deployment_id] = None
+                found = True
+            else:
+                self._due.pop(deployment_id, None)
+                self._wakes.pop(deployment_id, None)
+        return found
+
+    @property
+    def has_due(self) -> bool:
+        """Whether a look would find anything new."""
+        return bool(self._due)
+
+    @property
+    def wake_at_ns(self) -> int | None:
+        """When the next moment comes; None when nothing waits for one."""
+        return min(self._wakes.values(), default=None)
+
+    def look(self, store: StateStore, *, now_ns: int, rng: random.Random) -> Step:
+        """What is to be proposed now. If it should get lost, the same is proposed again a while later."""
+        due = {**self._due, **{each: None for each, at_ns in self._wakes.items() if at_ns <= now_ns}}
+        self._due = {}
+        step = decide(store, now_ns=now_ns, rng=rng, ids=due)
+        for deployment_id in due:
+            self._wakes.pop(deployment_id, None)
+        self._wakes |= step.wakes
+        self._wakes |= dict.fromkeys(step.busy, now_ns + _AGAIN_NS)
+        return step
 
 
-def decide(store: StateStore, *, now_ns: int, rng: random.Random) -> Step:
-    """What the deployments need now. The same state and time lead to the same step; ``rng`` only makes ids."""
+def decide(store: StateStore, *, now_ns: int, rng: random.Random, ids: Iterable[str] | None = None) -> Step:
+    """What deployments (all, or some by id) need now. The same state and time lead to the same step; ``rng`` only makes
+    ids."""
     commands: list[c.Command] = []
     evals: list[Evaluation] = []
     transitions: dict[str, DesiredTransition] = {}
-    deadlines: list[int] = []
-    for deployment in store.deployments.values():
-        if not deployment.active():
+    wakes: dict[str, int] = {}
+    busy: list[str] = []
+    for deployment_id in store.deployments if ids is None else ids:
+        deployment = store.deployments.get(deployment_id)
+        if deployment is None or not deployment.active():
             continue
         reports = _read_reports(store, deployment)
-        ending = _end(store, deployment, reports, now_ns)
-        if ending is not None:
+        command = _turn(store, deployment, reports, now_ns=now_ns)
+        if command is not None:
             evaluation = evaluation_for(store, deployment, now_ns=now_ns, rng=rng)
-            commands.append(msgspec.structs.replace(ending, now_ns=now_ns, evals=(evaluation,)))
+            commands.append(msgspec.structs.replace(command, now_ns=now_ns, evals=(evaluation,)))
+            busy.append(deployment_id)
             continue
-        deadlines += [state.require_progress_by_ns for state in _pressed(deployment)]
-        if _promotes_itself(store, deployment):
-            evaluation = evaluation_for(store, deployment, now_ns=now_ns, rng=rng)
-            commands.append(c.PromoteDeployment(now_ns=now_ns, deployment_id=deployment.id, evals=(evaluation,)))
-            continue
+        deadline_ns = min((state.require_progress_by_ns for state in _pressed(deployment)), default=None)
+        if deadline_ns is not None:
+            wakes[deployment_id] = deadline_ns
         transitions |= {alloc_id: DesiredTransition(reschedule=True) for alloc_id in reports.to_replace}
         if reports.to_replace or reports.healthy_index > _seen_index(store, deployment, now_ns):
             evals.append(evaluation_for(store, deployment, now_ns=now_ns, rng=rng))
+            busy.append(deployment_id)
     if transitions:
         commands.append(c.UpdateAllocTransitions(now_ns=now_ns, transitions=transitions, evals=tuple(evals)))
     elif evals:
         commands.append(c.UpdateEvals(now_ns=now_ns, evals=tuple(evals)))
-    return Step(tuple(commands), min(deadlines, default=None))
+    return Step(tuple(commands), wakes, tuple(busy))
+
+
+def _turn(
+    store: StateStore, deployment: Deployment, reports: _Reports, *, now_ns: int
+) -> c.ChangeDeployment | c.PromoteDeployment | None:
+    """The command that ends or promotes the deployment; None when neither is due."""
+    ending = _end(store, deployment, reports, now_ns)
+    if ending is None and _promotes_itself(store, deployment):
+        return c.PromoteDeployment(deployment_id=deployment.id)
+    return ending
 
 
 def evaluation_for(store: StateStore, deployment: Deployment, *, now_ns: int, rng: random.Random) -> Evaluation:

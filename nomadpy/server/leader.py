@@ -11,7 +11,6 @@ import trio
 from nomadpy.model.errors import NomadError, Unavailable
 from nomadpy.model.time import SECOND
 from nomadpy.server.collect import decide_collection
-from nomadpy.server.deployments import any_active, decide
 from nomadpy.server.drainer import decide_drain
 from nomadpy.server.node_evals import evals_for_node, node_lost_event
 from nomadpy.server.periodic import launch_commands, next_launch_ns
@@ -106,18 +105,15 @@ async def _drain_nodes(server: Server) -> None:
 
 async def _watch_deployments(server: Server) -> None:
     """Moves deployments on: a moment after something changed that concerns them, and when a deadline passes."""
-    store = server.store
+    watch = server.deployment_watch
     while True:
-        seen = store.index
-        step = decide(store, now_ns=server.wall_ns(), rng=server.rng)
+        step = watch.look(server.store, now_ns=server.wall_ns(), rng=server.rng)
         for command in step.commands:
             await _insist("deployments", lambda command=command: server.propose(command))  # type: ignore[misc]
-        # Without an active deployment only a new one matters.
-        tables = ("deployments", "allocs", "evals") if any_active(store) else ("deployments",)
         # The wall clock may jump, so no sleep is longer than a minute.
-        with trio.move_on_after(_until_s(server, step.wake_at_ns, at_most_s=60.0)):
-            if store.max_index(*tables) <= seen:
-                await server.watch.changed(*tables)
+        with trio.move_on_after(_until_s(server, watch.wake_at_ns, at_most_s=60.0)):
+            if not watch.has_due:
+                await server.watch.changed("due deployments")
         await trio.sleep(_DEPLOYMENT_BATCH_S)
 
 

@@ -31,6 +31,7 @@ from nomadpy.rpc.contract import ClientEndpoint
 from nomadpy.server.blocked import BlockedEvals
 from nomadpy.server.broker import Broker
 from nomadpy.server.config import ServerConfig
+from nomadpy.server.deployments import DeploymentWatch
 from nomadpy.server.handlers.deployments import DeploymentHandlers
 from nomadpy.server.handlers.fleet import FleetHandlers
 from nomadpy.server.handlers.jobs import JobHandlers
@@ -72,6 +73,7 @@ class Server:
         self.watch = Watch()
         self.broker = Broker()
         self.blocked = BlockedEvals()
+        self.deployment_watch = DeploymentWatch()
         self.heartbeats = Heartbeats(config, rng)
         self.orders_index: dict[int, int] = {}  # node number → index of the last change to what it should run
         self.clients: dict[str, ClientEndpoint] = {}
@@ -119,6 +121,8 @@ class Server:
         if self.leading:
             self._take_in([store.evals[eval_id] for eval_id in store.changed_evals if eval_id in store.evals])
             self._wake(self._unblock(store.grown_nodes()))
+            if self.deployment_watch.note(store):
+                self.watch.publish(("due deployments",))
         for number in store.allocs.dirty_nodes:
             self.orders_index[number] = store.index
         self.watch.publish(f"orders:{number}" for number in sorted(store.allocs.dirty_nodes))
@@ -165,6 +169,7 @@ class Server:
             )
             await self.propose(command)
         self.leading = True
+        self.deployment_watch.begin(self.store)
         alive = [node.id for node in self.store.nodes if node.status != DOWN]
         self.heartbeats.expect(alive, self.mono_ns())
         # Blocked ones are tried once: which of them room had appeared for was known to the former leader only.

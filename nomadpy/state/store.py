@@ -38,6 +38,7 @@ class StateStore:
         self.table_index: dict[str, int] = {}
         self.touched: set[str] = set()
         self.changed_evals: list[str] = []
+        self.changed_deployments: list[str] = []  # also those whose allocations reported something
         self.jobs = JobTable(tracked_versions)
         self.allocs = AllocTable(id_key)
         self.nodes = NodeTable()
@@ -65,6 +66,7 @@ class StateStore:
         self._index = index
         self.touched = set()
         self.changed_evals = []
+        self.changed_deployments = []
         self.nodes.grown.clear()
         self.allocs.dirty_nodes.clear()
         if command.request_id and command.request_id in self._requests:

@@ -54,6 +54,7 @@ def _take_report(store: StateStore, index: int, now_ns: int, row: int, update: A
     if update.network_status is not None:
         extra.network_status = update.network_status
     set_client_status(store, index, now_ns, row, update.client_status)
+    store.changed_deployments.append(store.allocs.deployment_id(row))
     store.allocs.touch(row, index, update.modify_time_ns or now_ns, by_server=False)
 
 

@@ -117,6 +117,7 @@ def _put(store: StateStore, index: int, now_ns: int, deployment: Deployment) -> 
         modify_time_ns=now_ns,
     )
     store.deployments_by_job.setdefault((deployment.namespace, deployment.job_id), {})[deployment.id] = None
+    store.changed_deployments.append(deployment.id)
     store.touch("deployments")
 
 
