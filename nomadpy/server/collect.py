@@ -45,7 +45,7 @@ def decide_collection(
     deployments = [
         d.id for d in store.deployments.values()
         if not d.active() and old(d.modify_time_ns, config.deployment_gc_threshold_ns)
-        and not any(store.allocs.is_live(row) for row in store.allocs.rows_by_deployment(d.id))
+        and not any(store.allocs.is_live(row) for row in store.allocs.rows_by_deployment(d.id, (d.namespace, d.job_id)))
     ]  # fmt: skip
     alloc_ids = [store.allocs.ids.uuid(row) for row in dict.fromkeys(allocs)]
     for at in range(0, max(len(alloc_ids), len(evals), len(jobs), len(deployments)), BATCH):

@@ -39,7 +39,7 @@ from nomadpy.state.allocs import CLIENT
 from nomadpy.state.apply.deployments import healthy_canaries
 from nomadpy.state.store import StateStore
 
-_AGAIN_NS = 10 * SECOND
+_AGAIN_NS = 10 * SECOND  # a proposal that led to nothing by then is made again
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -136,6 +136,18 @@ def test_people_pause_resume_and_fail(dev: Agent) -> None:
     assert wait_for(dev, "people", "failed", 1)["StatusDescription"] == "Deployment marked as failed"
 
 
+def test_a_deployment_failed_by_hand_tells_which_version_comes_back(dev: Agent) -> None:
+    dev.run(spec("told", 0, AutoRevert=True))
+    wait_for(dev, "told", "successful", 0)
+    dev.run(spec("told", 1, AutoRevert=True, MinHealthyTime=20 * SECOND, HealthyDeadline=25 * SECOND))
+    found = wait_for(dev, "told", "running", 1)
+    answer = dev.put(f"/v1/deployment/fail/{found['ID']}")
+    assert answer["RevertedJobVersion"] == 0
+    failed = dev.get(f"/v1/deployment/{found['ID']}")
+    assert failed["StatusDescription"] == "Deployment marked as failed - rolling back to job version 0"
+    wait_for(dev, "told", "successful", 2)
+
+
 def test_refusals(dev: Agent) -> None:
     dev.run(spec("refused", 0, count=1, MaxParallel=1))
     name = wait_for(dev, "refused", "successful", 0)["ID"]

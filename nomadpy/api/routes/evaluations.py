@@ -139,7 +139,9 @@ async def deployment_allocations(call: Call) -> Reply:
     store, deployment_id = call.server.store, check_uuid(call.params["deployment_id"])
 
     def read() -> tuple[Any, int]:
-        rows = store.allocs.rows_by_deployment(deployment_id)
+        found = store.deployments.get(deployment_id)
+        job = (found.namespace, found.job_id) if found is not None else None
+        rows = store.allocs.rows_by_deployment(deployment_id, job)
         return [store.alloc_stub_at(row) for row in rows], store.max_index("allocs")
 
     return await call.blocking(read, "allocs")

@@ -58,7 +58,8 @@ def _put_new_version(store: StateStore, index: int, command: c.RegisterJob, job:
         submit_time_ns=job.submit_time_ns or command.now_ns,
         status=old.status if old else "pending",
         status_description="",
-        stable=False,
+        # Taking away needs no deployment that could prove it; a later failure must not bring the larger count back.
+        stable=old is not None and old.stable and _only_shrinks(old, job),
         version_tag=None,
     )
     store.jobs.put_version(stored)
@@ -155,6 +156,18 @@ def _specification(job: Job) -> Job:
         nomad_token_id="",
         update=UpdateStrategy(),
     )
+
+
+def _only_shrinks(old: Job, new: Job) -> bool:
+    """Whether nothing differs but counts that fell."""
+    counts = {group.name: group.count for group in old.task_groups}
+    if any(group.count > counts.get(group.name, -1) for group in new.task_groups):
+        return False
+    return _specification(_uncounted(old)) == _specification(_uncounted(new))
+
+
+def _uncounted(job: Job) -> Job:
+    return job.replace(task_groups=tuple(group.replace(count=0) for group in job.task_groups))
 
 
 def deregister(store: StateStore, index: int, command: c.DeregisterJob) -> dict[str, Any]:

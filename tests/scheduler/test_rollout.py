@@ -113,6 +113,9 @@ def test_a_count_that_falls_is_no_deployment_and_one_that_rises_is(count: int, d
     world.deploy(job(count=count))
     assert (len(world.live()), len(world.store.deployments)) == (count, deployments)
     assert world.deployment().task_groups["app"].desired_total == (4 if count < 4 else 6)
+    current = world.store.job("default", "job")
+    assert current is not None
+    assert current.stable == (count < 4), "fewer of a stable version are as stable"
 
 
 def test_a_change_in_place_is_deployed_and_asks_for_health_again() -> None:
