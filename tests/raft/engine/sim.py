@@ -97,7 +97,8 @@ class World:
 
     def __init__(self) -> None:
         self.applied: dict[int, bytes] = {}
-        self.committed_terms: dict[int, int] = {}
+        # Index -> the entry's term, and the term of the leader that committed it (who is the first one to know).
+        self.committed: dict[int, tuple[int, int]] = {}
         self.leaders: dict[int, str] = {}
         self.entries: dict[tuple[int, int], tuple[bytes, int | None]] = {}
         self.acknowledged: dict[bytes, int] = {}
@@ -111,15 +112,15 @@ class World:
     def note_leader(self, server: str, term: int, wal: Wal) -> None:
         if self.leaders.setdefault(term, server) != server:
             raise Violation("election safety", f"{server} and {self.leaders[term]} lead in term {term}")
-        for index, committed_term in self.committed_terms.items():
-            if committed_term < term and index >= wal.first and wal.term_at(index) != committed_term:
+        for index, (entry_term, committed_in) in self.committed.items():
+            if committed_in < term and index >= wal.first and wal.term_at(index) != entry_term:
                 raise Violation("leader completeness", f"{server} leads term {term} without entry {index}")
 
     def note_committed(self, wal: Wal, upto: int) -> None:
         for index in range(upto, 0, -1):
-            if index in self.committed_terms or wal.term_at(index) is None:
+            if index in self.committed or wal.term_at(index) is None:
                 return
-            self.committed_terms[index] = wal.term_at(index) or 0
+            self.committed[index] = (wal.term_at(index) or 0, wal.term)
 
     def note_log(self, server: str, wal: Wal) -> None:
         for before, entry in zip([None, *wal.entries], wal.entries, strict=False):
