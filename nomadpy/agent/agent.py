@@ -27,9 +27,11 @@ from nomadpy.api.context import ApiContext
 from nomadpy.api.router import Router
 from nomadpy.api.routes import OPERATIONS
 from nomadpy.api.serve import HttpConfig, HttpServer, TlsFiles, TlsListener, serve
+from nomadpy.client.artifacts import ArtifactHook
 from nomadpy.client.client import Client
 from nomadpy.client.fingerprint import cpu
 from nomadpy.client.identity import load_identity
+from nomadpy.client.templates import TemplateHook
 from nomadpy.drivers.contract import DriverContext
 from nomadpy.drivers.registry import load_drivers
 from nomadpy.model.errors import Invalid, NomadError
@@ -156,7 +158,8 @@ class Agent:
                 dev_mode=config.dev_mode,
             )
 
-        return Client(client_config, endpoint, load_drivers(context_for), identity=identity)
+        hooks = (ArtifactHook(), TemplateHook())
+        return Client(client_config, endpoint, load_drivers(context_for), identity=identity, task_hooks=hooks)
 
     def _context(self) -> ApiContext:
         config = self.config

@@ -121,9 +121,26 @@ _CLIENT: dict[str, Any] = {
         "bridge_network_name bridge_network_subnet bridge_network_subnet_ipv6 bridge_network_hairpin_mode "
         "bind_wildcard_default_host_network nomad_service_discovery default_ineligible max_dynamic_user"
     ),
-    **{name: Section({"*": Key("any")}) for name in (
-        "drain_on_shutdown", "template", "artifact", "users", "fingerprint", "stats"
-    )},
+    "template": Section(
+        {
+            "function_denylist": Key("list", "client.template.function_denylist"),
+            "disable_file_sandbox": Key("bool", "client.template.disable_file_sandbox"),
+            **_idle("max_stale block_query_wait wait wait_bounds consul_retry vault_retry nomad_retry"),
+            **_idle("vault_default_lease_duration function_blacklist"),
+        }
+    ),
+    "artifact": Section(
+        {
+            **_many("duration", "client.artifact.", "http_read_timeout git_timeout"),
+            "http_max_size": Key("size", "client.artifact.http_max_size"),
+            "decompression_file_count_limit": Key("int", "client.artifact.decompression_file_count_limit"),
+            "decompression_size_limit": Key("size", "client.artifact.decompression_size_limit"),
+            "set_environment_variables": Key("str", "client.artifact.set_environment_variables"),
+            **_idle("gcs_timeout hg_timeout s3_timeout disable_filesystem_isolation disable_artifact_inspection"),
+            **_idle("filesystem_isolation_extra_paths"),
+        }
+    ),
+    **{name: Section({"*": Key("any")}) for name in ("drain_on_shutdown", "users", "fingerprint", "stats")},
 }  # fmt: skip
 
 _ADDRESSES = "http rpc serf"

@@ -61,6 +61,25 @@ class GcConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_allocs: int = 50
 
 
+class TemplateConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What templates may do. Without the sandbox, ``file`` and ``source`` may read any file that the agent can."""
+
+    function_denylist: tuple[str, ...] = ("plugin", "writeToFile", "executeTemplate")
+    disable_file_sandbox: bool = False
+
+
+class ArtifactConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of one download; sizes in bytes. 0 in a decompression limit means no limit."""
+
+    http_read_timeout_ns: int = 30 * MINUTE
+    http_max_size: int = 100 * 10**9
+    git_timeout_ns: int = 30 * MINUTE
+    decompression_file_count_limit: int = 4096
+    decompression_size_limit: int = 100 * 10**9
+    # Comma-separated names of the agent's variables that a download may see besides PATH and the proxies.
+    set_environment_variables: str = ""
+
+
 class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One client. Directories are absolute; ``0`` or ``""`` in a size, speed or interface means "detect it"."""
 
@@ -99,6 +118,8 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
     disable_remote_exec: bool = False
     gc_volumes_on_node_gc: bool = False
     gc: GcConfig = GcConfig()
+    template: TemplateConfig = TemplateConfig()
+    artifact: ArtifactConfig = ArtifactConfig()
     drain_deadline_ns: int = HOUR
 
     # Only the agent reads the process environment; tasks without an image inherit this copy of it.

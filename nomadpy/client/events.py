@@ -175,6 +175,11 @@ def hook_message(now_ns: int, hook: str, message: str) -> TaskEvent:
     return _event("Task hook message", now_ns, message, details, message=message)
 
 
+def template(now_ns: int, message: str, *, fails_task: bool = False) -> TaskEvent:
+    details = {"message": message, **({"fails_task": "true"} if fails_task else {})}
+    return _event("Template", now_ns, message, details, message=message, fails_task=fails_task)
+
+
 def reconnected(now_ns: int) -> TaskEvent:
     return _event("Reconnected", now_ns, "Client reconnected")
 

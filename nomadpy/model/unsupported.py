@@ -98,8 +98,11 @@ def _needs_numa(task: Task) -> bool:
 
 
 PARTS: tuple[Part, ...] = (
-    Part("template", _tasks(lambda task: task.templates), "no file is rendered"),
-    Part("artifact", _tasks(lambda task: task.artifacts), "nothing is downloaded"),
+    Part(
+        "template change_script run_on_first_render",
+        _tasks(lambda task: any(t.change_script and t.change_script.run_on_first_render for t in task.templates)),
+        "the script does not run",
+    ),
     Part("service with provider consul", _services("consul"), "it is not registered and its checks do not run"),
     Part("service with provider nomad", _services("nomad"), "it is not registered and its checks do not run"),
     Part("connect", _connect, "no proxy is started"),

@@ -95,8 +95,7 @@ def test_canary_groups_must_agree_on_promotion() -> None:
 
 
 PART_EXAMPLES: dict[str, Job] = {
-    "template": make(Templates=[{}]),
-    "artifact": make(Artifacts=[{}]),
+    "template change_script run_on_first_render": make(Templates=[{"ChangeScript": {"RunOnFirstRender": True}}]),
     "service with provider consul": make(group={"Services": [{}]}),
     "service with provider nomad": make(Services=[{"Provider": "nomad"}]),
     "connect": make(group={"Services": [{"Connect": {"Native": True}}]}),
@@ -140,7 +139,7 @@ def test_the_deployments_of_services_need_no_warning() -> None:
 
 
 def test_many_places_are_counted() -> None:
-    tasks = [{"Name": name, "Templates": [{}]} for name in "abcde"]
+    tasks = [{"Name": name, "Actions": [{}]} for name in "abcde"]
     (text,) = unsupported(make(group={"Tasks": tasks}))
     assert text.endswith('task "c" of group "g" and 2 more)')
 
