@@ -125,6 +125,9 @@ def test_a_change_in_place_is_deployed_and_asks_for_health_again() -> None:
     assert (state.desired_total, state.placed_allocs, state.healthy_allocs) == (4, 4, 0)
     assert len(unjudged(world)) == 4
     world.judge(*world.live())
+    assert len(unjudged(world)) == 4, "the nodes have not heard of it and only repeat themselves"
+    world.wait(1)
+    world.judge(*world.live())
     world.run()
     assert world.deployment().status == "successful"
 

@@ -132,6 +132,7 @@ class DeploymentWorld:
             self.settle()
             if not self.unjudged():
                 return
+            self.wait(0.1)
             self.judge(*self.unjudged())
         raise AssertionError("there is always another wave")
 

@@ -47,15 +47,21 @@ def _take_report(store: StateStore, index: int, now_ns: int, row: int, update: A
     extra = store.allocs.edit(row)
     extra.task_states = update.task_states
     extra.client_description = update.client_description
-    if update.deployment_status is not None and (
-        extra.deployment_status is None or extra.deployment_status.healthy is None
-    ):
+    if update.deployment_status is not None and _is_verdict(extra.deployment_status, update.deployment_status):
         set_health(store, index, now_ns, row, update.deployment_status)
     if update.network_status is not None:
         extra.network_status = update.network_status
     set_client_status(store, index, now_ns, row, update.client_status)
     store.changed_deployments.append(store.allocs.deployment_id(row))
     store.allocs.touch(row, index, update.modify_time_ns or now_ns, by_server=False)
+
+
+def _is_verdict(known: a.AllocDeploymentStatus | None, reported: a.AllocDeploymentStatus) -> bool:
+    """Whether the report decides about a health that is open. A node may repeat an old verdict when the allocation has
+    joined another deployment meanwhile; it is known by its moment."""
+    if known is None:
+        return True
+    return known.healthy is None and not (known.timestamp_ns and known.timestamp_ns == reported.timestamp_ns)
 
 
 def set_client_status(store: StateStore, index: int, now_ns: int, row: int, status: str) -> None:

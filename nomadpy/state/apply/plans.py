@@ -17,9 +17,9 @@ from nomadpy.model.demand import Demand, group_demand
 from nomadpy.model.job import Job, TaskGroup
 from nomadpy.model.resources import AllocatedDevice
 from nomadpy.state import commands as c
-from nomadpy.state.allocs import DESIRED_CODE
+from nomadpy.state.allocs import CLIENT, DESIRED_CODE
 from nomadpy.state.apply import deployments
-from nomadpy.state.apply.allocs import set_client_status
+from nomadpy.state.apply.allocs import COUNTER, set_client_status
 from nomadpy.state.apply.evals import put_evals, refresh_status
 from nomadpy.state.store import StateStore
 
@@ -151,15 +151,26 @@ def _update_in_place(store: StateStore, index: int, now_ns: int, update: c.Updat
     table.set_shape(row, table.shape_code(job, group))
     if not table.is_over(row):
         store.nodes.change(int(table.node[row]), old.demand, table.shape_of(row).demand)
+    if old.job.create_index != job.create_index:
+        # It belonged to a purged job of the same name and counts for the new one from now on.
+        status = CLIENT[table.client[row]]
+        store.jobs.count(job, group.name, index, **{COUNTER.get(status, status): 1})
+        store.touch("job_summary")
     table.set_eval(row, update.eval_id)
     joins = update.deployment_id != table.deployment_id(row)
     table.set_deployment(row, update.deployment_id)
     extra = table.edit(row)
     extra.desired_description = "alloc updating in-place"
-    extra.deployment_status = None
+    extra.deployment_status = _undecided(extra.deployment_status)
     if joins:
         deployments.count_placed(store, index, now_ns, row)
     table.touch(row, index, now_ns, by_server=True)
+
+
+def _undecided(known: AllocDeploymentStatus | None) -> AllocDeploymentStatus | None:
+    """Health that is asked for again. The moment of the last verdict stays: its node may repeat it before it hears of
+    the change, and that is no answer (``allocs``)."""
+    return AllocDeploymentStatus(timestamp_ns=known.timestamp_ns) if known is not None and known.timestamp_ns else None
 
 
 # --- placements -------------------------------------------------------------------------------------------------------
