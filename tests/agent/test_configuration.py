@@ -71,6 +71,17 @@ def test_one_configuration_in_three_languages(tmp_path: Path, text: str, suffix:
     assert (found.client.reserved.cpu, found.client.plugins["raw_exec"]) == (100, {"enabled": True})
 
 
+def test_bounds_of_templates_and_artifacts(tmp_path: Path) -> None:
+    text = """client {
+      template { function_denylist = ["env"]  disable_file_sandbox = true }
+      artifact { http_max_size = "2MB"  git_timeout = "1m"  decompression_file_count_limit = 9 }
+    }"""
+    client = load(tmp_path, text, ".hcl").client
+    assert (client.template.function_denylist, client.template.disable_file_sandbox) == (("env",), True)
+    assert (client.artifact.http_max_size, client.artifact.git_timeout_ns) == (2 << 20, 60 * 10**9)
+    assert client.artifact.decompression_file_count_limit == 9
+
+
 def test_later_files_win_and_maps_merge(tmp_path: Path) -> None:
     (tmp_path / "1.hcl").write_text('region = "a"\nclient { meta { x = "1" } }')
     (tmp_path / "2.hcl").write_text('region = "b"\nclient { meta { y = "2" } }')

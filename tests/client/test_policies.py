@@ -20,7 +20,7 @@ from nomadpy.model.alloc import TaskState
 from nomadpy.model.job import RestartPolicy
 from nomadpy.model.time import SECOND
 
-MODULES = ("environment", "status", "reconcile", "lifecycle", "gc", "files", "logs", "driver_config")
+MODULES = ("environment", "status", "reconcile", "lifecycle", "gc", "files", "logs", "driver_config", "env_file")
 
 
 @pytest.mark.parametrize("name", [*MODULES, "fingerprint.facts", "fingerprint.network"])

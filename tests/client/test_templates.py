@@ -16,6 +16,7 @@ from nomadpy.client.config import TemplateConfig
 from nomadpy.client.env_file import parse_env_file
 from nomadpy.client.hooks import HookFailed, HookResult
 from nomadpy.client.templates import TemplateHook
+from nomadpy.jobspec import load
 from nomadpy.model.errors import Invalid
 from nomadpy.model.job import RestartPolicy, Template
 
@@ -185,6 +186,14 @@ async def test_a_template_that_fails_fails_the_allocation(tmp_path: Path, jumpin
         await world.until_status(alloc, "failed")
         assert world.servers.types(alloc.id)[-2:] == ["Template", "Not Restarting"]
         assert world.driver.starts == []
+
+
+async def test_the_sample_job_renders(tmp_path: Path) -> None:
+    sample = Path(__file__).resolve().parents[2] / "jobs" / "template.nomad.hcl"
+    bench = Bench(tmp_path, templates=load(str(sample)).job.task_groups[0].tasks[0].templates)
+    result = await run(bench)
+    assert (bench.local / "greeting.txt").read_text().startswith("\nHello Alice and Bob,\nthis is web of example\n")
+    assert (result.env["LOG_LEVEL"], len(result.env["GREETING_SUM"])) == ("info", 64)
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,10 @@ _ABSENT: dict[str, str] = {
         "there is no connection to Consul",
     ),
     **dict.fromkeys(("secret", "secrets", "pkiCert"), "there is no connection to Vault"),
-    **dict.fromkeys(("plugin", "writeToFile", "executeTemplate"), "it is denied on this client"),
-    **dict.fromkeys(("sockaddr", "byKey", "byTag", "byMeta"), "it is not supported by this version"),
+    **dict.fromkeys(
+        ("sockaddr", "byKey", "byTag", "byMeta", "plugin", "writeToFile", "executeTemplate"),
+        "it is not supported by this version",
+    ),
 }
 
 

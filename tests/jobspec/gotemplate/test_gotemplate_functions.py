@@ -97,7 +97,7 @@ def test_a_notebook_lasts_for_one_rendering() -> None:
         ('nomadService "x"', "nomadService cannot be used: services"),
         ('key "a"', "key cannot be used: there is no connection to Consul"),
         ('secret "a"', "secret cannot be used: there is no connection to Vault"),
-        ('plugin "sh"', "plugin cannot be used: it is denied"),
+        ('plugin "sh"', "plugin cannot be used: it is not supported"),
         ('md5sum "a"', "md5sum cannot be used: it is denied"),
         ('mustEnv "NOPE"', "NOPE is not set"),
         ("divide 0 1", "division by zero"),
