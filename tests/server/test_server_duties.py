@@ -123,7 +123,8 @@ async def test_a_finished_job_goes_after_four_hours(autojump_clock: MockClock, w
 async def test_a_service_that_nobody_stopped_stays(autojump_clock: MockClock, world: World) -> None:
     await finished(world, type="service", group=make_group(reschedule_policy=None, update=None))
     store = world.server.store
-    await world.until(lambda: (job := store.job("default", "job")) is not None and job.status == "dead")
+    # Its deployment goes on until the progress deadline of ten minutes.
+    await world.until(lambda: (job := store.job("default", "job")) is not None and job.status == "dead", within_s=900)
     await collect(world, 50)
     assert store.job("default", "job") is not None
     await world.server.jobs.deregister(ANYONE, "default", "job")
@@ -159,13 +160,13 @@ async def test_results_of_a_batch_job_stay_while_the_job_does(autojump_clock: Mo
 
 async def test_a_failed_allocation_that_may_be_rescheduled_stays(autojump_clock: MockClock, world: World) -> None:
     await world.add_node(0)
-    update = {"update": None}
-    await world.register(
-        make_job(group=make_group(count=2, reschedule_policy=UNLIMITED.replace(delay_ns=48 * HOUR), **update))
+    await world.register(make_job(group=make_group(count=2, reschedule_policy=UNLIMITED.replace(delay_ns=48 * HOUR))))
+    await world.until(
+        lambda: [d.status for d in world.server.store.job_deployments("default", "job")] == ["successful"]
     )
-    await world.until(lambda: len(world.running()) == 2)
     (failed, fine) = world.live()
     await world.fleet.report(failed, "failed")
     await world.fleet.report(fine, "complete")
+    await world.settled()
     await collect(world, 10)
     assert failed.id in {alloc.id for alloc in world.allocs()}
