@@ -73,8 +73,16 @@ def test_one_configuration_in_three_languages(tmp_path: Path, text: str, suffix:
 
 def test_bounds_of_templates_and_artifacts(tmp_path: Path) -> None:
     text = """client {
-      template { function_denylist = ["env"]  disable_file_sandbox = true }
-      artifact { http_max_size = "2MB"  git_timeout = "1m"  decompression_file_count_limit = 9 }
+      template {
+        function_denylist    = ["env"]
+        disable_file_sandbox = true
+      }
+      artifact {
+        http_max_size = "2MB"
+        git_timeout   = "1m"
+
+        decompression_file_count_limit = 9
+      }
     }"""
     client = load(tmp_path, text, ".hcl").client
     assert (client.template.function_denylist, client.template.disable_file_sandbox) == (("env",), True)

@@ -20,6 +20,8 @@ from nomadpy.jobspec import load
 from nomadpy.model.errors import Invalid
 from nomadpy.model.job import RestartPolicy, Template
 
+SAMPLE = Path(__file__).resolve().parents[2] / "jobs" / "template.nomad.hcl"
+
 
 async def run(bench: Bench) -> HookResult:
     with trio.fail_after(60):
@@ -189,8 +191,7 @@ async def test_a_template_that_fails_fails_the_allocation(tmp_path: Path, jumpin
 
 
 async def test_the_sample_job_renders(tmp_path: Path) -> None:
-    sample = Path(__file__).resolve().parents[2] / "jobs" / "template.nomad.hcl"
-    bench = Bench(tmp_path, templates=load(str(sample)).job.task_groups[0].tasks[0].templates)
+    bench = Bench(tmp_path, templates=load(str(SAMPLE)).job.task_groups[0].tasks[0].templates)
     result = await run(bench)
     assert (bench.local / "greeting.txt").read_text().startswith("\nHello Alice and Bob,\nthis is web of example\n")
     assert (result.env["LOG_LEVEL"], len(result.env["GREETING_SUM"])) == ("info", 64)
