@@ -338,3 +338,14 @@ def test_unknown_fields_and_missing_parts_do_not_break_a_view() -> None:
 def test_names_of_strangers_do_not_steer_the_terminal() -> None:
     lines = draw(job.job_list([p.job_stub("evil\x1b[2J\x07\r")], NOW))
     assert lines[1].startswith("evil[2J  service")
+
+
+def test_a_failed_task_is_told_by_its_cause_and_not_by_what_follows_from_it() -> None:
+    events = [
+        {"Type": "Template", "FailsTask": True, "DisplayMessage": "Template failed: no such function"},
+        {"Type": "Not Restarting", "FailsTask": True, "DisplayMessage": "Error was unrecoverable"},
+        {"Type": "Alloc Unhealthy", "DisplayMessage": "Unhealthy because of failed task"},
+    ]
+    failed = p.alloc_stub(TaskStates={"web": {"State": "dead", "Failed": True, "Events": events}})
+    lines = progress.troubles(progress.Sight(allocations=(failed,)))
+    assert [line.split("task ")[1] for line in lines] == ["web: Template: Template failed: no such function"]

@@ -113,10 +113,10 @@ def troubles(sight: Sight) -> list[str]:
     for allocation in sight.allocations:
         for name, task in sorted((allocation.get("TaskStates") or {}).items()):
             events = task.get("Events") or []
-            bad = [event for event in events if event.get("Type") in _BAD_EVENTS or _exited_badly(event)]
+            bad = [event for event in events if _is_bad(event)]
             if bad and (task.get("Failed") or task.get("State") != "running"):
-                # That it is not restarted follows from what went wrong before, which tells more.
-                causes = [event for event in bad if event.get("Type") != "Not Restarting"]
+                # These follow from what went wrong before, which tells more.
+                causes = [event for event in bad if event.get("Type") not in ("Not Restarting", "Alloc Unhealthy")]
                 last = (causes or bad)[-1]
                 said = last.get("DisplayMessage") or last.get("Message") or ""
                 lines.append(f"{short(allocation.get('ID', ''))} task {name}: {last.get('Type')}: {said}")
@@ -132,6 +132,10 @@ _BAD_EVENTS = (
     "Not Restarting",
     "Alloc Unhealthy",
 )
+
+
+def _is_bad(event: dict[str, Any]) -> bool:
+    return event.get("Type") in _BAD_EVENTS or bool(event.get("FailsTask")) or _exited_badly(event)
 
 
 def _exited_badly(event: dict[str, Any]) -> bool:
