@@ -168,9 +168,15 @@ class World:
         return [evaluation for evaluation in found if not statuses or evaluation.status in statuses]
 
     async def settled(self) -> None:
-        """Waits until every evaluation that may be worked on was."""
-        broker = self.server.broker
-        await self.until(lambda: broker.statistics().ready + broker.statistics().unacked == 0)
+        """Waits until every evaluation that is due was worked on, and what followed from it."""
+        broker, evals = self.server.broker, self.server.store.evals
+
+        def at_rest() -> bool:
+            due = any(e.status == "pending" and e.wait_until_ns <= wall_ns() for e in evals.values())
+            return not due and broker.statistics().ready + broker.statistics().unacked == 0
+
+        await trio.sleep(2)
+        await self.until(at_rest)
 
 
 @asynccontextmanager

@@ -53,9 +53,9 @@ async def test_a_registered_job_is_placed_and_runs(autojump_clock: MockClock, wo
 
 async def test_a_job_waits_for_capacity_with_one_blocked_evaluation(autojump_clock: MockClock, world: World) -> None:
     await world.add_node(0, cpu=1000)
-    await world.register(make_job("first", count=2, cpu=500))
+    await world.register(make_job("first", type="batch", count=2, cpu=500))
     await world.until(lambda: len(world.running("first")) == 2)
-    await world.register(make_job(count=2, cpu=500))
+    await world.register(make_job(type="batch", count=2, cpu=500))
     await world.until(lambda: world.server.blocked.statistics().blocked == 1)
     blocked = world.evals("job", "blocked")
     assert [e.triggered_by for e in blocked] == ["queued-allocs"]
@@ -71,10 +71,10 @@ async def test_a_job_waits_for_capacity_with_one_blocked_evaluation(autojump_clo
 
 
 async def test_a_newer_evaluation_takes_the_place_of_the_blocked_one(autojump_clock: MockClock, world: World) -> None:
-    await world.register(make_job(count=2))
+    await world.register(make_job(type="batch", count=2))
     await world.until(lambda: len(world.evals("job", "blocked")) == 1)
     (old,) = world.evals("job", "blocked")
-    await world.register(make_job(count=3))
+    await world.register(make_job(type="batch", count=3))
     await world.until(lambda: [e.id for e in world.evals("job", "blocked")] not in ([old.id], []))
     await world.settled()
     assert world.server.store.evals[old.id].status == "canceled"
