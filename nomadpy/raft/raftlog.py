@@ -23,9 +23,10 @@ import trio
 
 from nomadpy.model.errors import Bug, NoLeader, OutcomeUnknown, TimedOut
 from nomadpy.raft.contract import Apply, LogStatistics
-from nomadpy.raft.core import Core, Proposal
+from nomadpy.raft.core import Core
 from nomadpy.raft.disk import DiskDirectory
 from nomadpy.raft.engine import Role
+from nomadpy.raft.membership import Change
 from nomadpy.raft.messages import Message
 from nomadpy.raft.replica import Answer, StateMachine
 from nomadpy.raft.settings import RaftSettings
@@ -55,13 +56,12 @@ class Snapshots(msgspec.Struct, frozen=True):
 
 
 class _Request:
-    """What a task waits for."""
+    """What a task waits for; ``begin`` hands it to the core, with itself as the ticket."""
 
-    __slots__ = ("abandoned", "answer", "data", "done", "taken")
+    __slots__ = ("abandoned", "answer", "begin", "done", "size", "taken", "writes")
 
-    def __init__(self, data: bytes | None) -> None:
-        # None asks for a read index.
-        self.data = data
+    def __init__(self, begin: Callable[[Core, object], None], *, writes: bool, size: int = 0) -> None:
+        self.begin, self.writes, self.size = begin, writes, size
         self.done = trio.Event()
         self.answer: Answer | None = None
         self.taken = False
@@ -73,12 +73,16 @@ class _Arrived(msgspec.Struct, frozen=True):
     message: Message
 
 
+class _Lost(msgspec.Struct, frozen=True):
+    server: str
+
+
 class _SnapshotDone(msgspec.Struct, frozen=True):
     point: SnapshotPoint
     stored: StoredSnapshot | None
 
 
-_Event: TypeAlias = _Request | _Arrived | _SnapshotDone
+_Event: TypeAlias = _Request | _Arrived | _Lost | _SnapshotDone
 
 
 def _no_restore(index: int, _data: bytes) -> None:
@@ -170,16 +174,34 @@ class RaftLog:
         """Appends an entry and returns what ``apply`` said of it, once a majority has it on disk."""
         if len(data) > self._settings.entry_bytes_max:
             raise Bug(f"a log entry of {len(data)} bytes is larger than {self._settings.entry_bytes_max}")
-        return (await self._ask(_Request(data), timeout_s)).result
+
+        def begin(core: Core, ticket: object) -> None:
+            core.propose(ticket, data)
+
+        return (await self._ask(_Request(begin, writes=True, size=len(data)), timeout_s)).result
 
     async def read_index(self, *, timeout_s: float = 10.0) -> int:
         """Returns once this server's state holds everything that was acknowledged anywhere before the call. Raises
         NoLeader when it does not lead."""
-        return (await self._ask(_Request(None), timeout_s)).index
+        return (await self._ask(_Request(Core.read_index, writes=False), timeout_s)).index
+
+    async def change_voters(self, change: Change, server: str, *, timeout_s: float = 10.0) -> None:
+        """Adds a server to those that vote, or removes it. One that is added has to be a learner that caught up
+        (``core.add_learner``). Raises Conflict with the reason when that may not be now, NoLeader on a follower."""
+
+        def begin(core: Core, ticket: object) -> None:
+            core.propose_conf(ticket, change, server)
+
+        await self._ask(_Request(begin, writes=True), timeout_s)
 
     async def receive(self, sender: str, message: Message) -> None:
         """Takes a message of another server, whose name was authenticated."""
         await self._in.send(_Arrived(sender, message))
+
+    async def connection_reset(self, server: str) -> None:
+        """The connection to a server broke, or could not be made: if it led, an election is held at once instead of
+        after an election time."""
+        await self._in.send(_Lost(server))
 
     def statistics(self) -> LogStatistics:
         """How the log is doing."""
@@ -205,11 +227,11 @@ class RaftLog:
             await request.done.wait()
         if not request.done.is_set():
             request.abandoned = True
-            if request.taken and request.data is not None:
+            if request.taken and request.writes:
                 raise OutcomeUnknown(f"the entry was proposed, but not committed within {timeout_s} s")
             raise TimedOut(f"the replicated log did not answer within {timeout_s} s; nothing was changed")
         if request.answer is None:
-            if request.taken and request.data is not None:
+            if request.taken and request.writes:
                 raise OutcomeUnknown("the replicated log stopped before it answered")
             raise NoLeader("the replicated log stopped")
         if request.answer.error is not None:
@@ -255,15 +277,16 @@ class RaftLog:
             except trio.WouldBlock:
                 break
             events.append(event)
-            size += len(event.data or b"") if isinstance(event, _Request) else 0
+            size += event.size if isinstance(event, _Request) else 0
         return events
 
     async def _cycle(
         self, core: Core, wal: Wal, store: SnapshotStore, nursery: trio.Nursery, events: list[_Event]
     ) -> None:
         inbound = [(event.sender, event.message) for event in events if isinstance(event, _Arrived)]
-        proposals = self._take_requests(core, events)
-        early, late = core.step(trio.current_time(), inbound, proposals)
+        for event in events:
+            self._take(core, event)
+        early, late = core.step(trio.current_time(), inbound)
         self._send_all(early)
         for event in events:
             if isinstance(event, _SnapshotDone):
@@ -277,18 +300,14 @@ class RaftLog:
             self._answer(answer)
         self._maybe_snapshot(core, store, nursery)
 
-    def _take_requests(self, core: Core, events: list[_Event]) -> list[Proposal]:
-        proposals = []
-        for event in events:
-            if isinstance(event, _Request) and not event.abandoned:
-                event.taken = True
-                self._open.add(event)
-                if event.data is None:
-                    core.read_index(event)
-                else:
-                    proposals.append(Proposal(event, event.data))
-                    self._proposed += 1
-        return proposals
+    def _take(self, core: Core, event: _Event) -> None:
+        if isinstance(event, _Lost):
+            core.suspect_leader(event.server, trio.current_time())
+        elif isinstance(event, _Request) and not event.abandoned:
+            event.taken = True
+            self._open.add(event)
+            self._proposed += event.writes
+            event.begin(core, event)
 
     def _answer(self, answer: Answer) -> None:
         request = answer.ticket

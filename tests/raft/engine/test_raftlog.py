@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from nomadpy.model.errors import Bug, NoLeader, NomadError, OutcomeUnknown, TimedOut
+from nomadpy.model.errors import Bug, Conflict, NoLeader, NomadError, OutcomeUnknown, TimedOut
 from nomadpy.raft.contract import Log
 from nomadpy.raft.messages import Message, decode, encode
 from nomadpy.raft.raftlog import RaftLog, Snapshots
@@ -260,6 +260,21 @@ async def test_the_others_go_on_without_the_leader_and_it_catches_up(tmp_path: P
         await until(lambda: len({tuple(state.values) for state in cluster.states.values()}) == 1)
         assert cluster.states[gone].values[0] == b"first"
         assert len(cluster.states[gone].values) == 121
+
+
+async def test_members_change_while_it_runs(tmp_path: Path) -> None:
+    async with three(tmp_path) as cluster:
+        await cluster.propose(b"first")
+        leader = await cluster.leader()
+        gone = min(set(cluster.names) - {leader._name})
+        await leader.change_voters("remove", gone)
+        assert leader.core.voters == tuple(sorted(set(cluster.names) - {gone}))
+        with pytest.raises(Conflict, match="is not a voting server"):
+            await leader.change_voters("remove", gone)
+        leader.core.add_learner(gone)
+        await until(lambda: leader.core._replica.engine.match_index(gone) == leader.core.commit_index)
+        await leader.change_voters("add", gone)
+        assert leader.core.voters == cluster.names
 
 
 async def test_without_a_majority_nothing_is_promised(tmp_path: Path) -> None:
