@@ -79,8 +79,12 @@ def _connect(job: Job) -> Iterator[str]:
             yield from (f'service "{service.name}"' for service in services if service.connect is not None)
 
 
-def _has_namespace(group: TaskGroup) -> bool:
-    return any(network.mode in ("bridge", "none") or network.mode.startswith("cni/") for network in group.networks)
+def _asks_for_cni(group: TaskGroup) -> bool:
+    return any(network.mode == "bridge" or network.mode.startswith("cni/") for network in group.networks)
+
+
+def _no_network(group: TaskGroup) -> bool:
+    return any(network.mode == "none" for network in group.networks)
 
 
 def _moves_disk(group: TaskGroup) -> bool:
@@ -148,7 +152,15 @@ PARTS: tuple[Part, ...] = (
     Part("numa", _tasks(_needs_numa), "cores are not tied to memory nodes"),
     Part("device", _tasks(lambda task: task.resources.devices), "no device is reserved"),
     Part("secrets (resources)", _tasks(lambda task: task.resources.secrets_mb), "its size is not limited"),
-    Part("network mode", _groups(_has_namespace), "the group gets no network namespace of its own"),
+    Part(
+        "network mode bridge or cni", _groups(_asks_for_cni), "no node offers CNI networks, so the group does not run"
+    ),
+    Part("network mode none", _groups(_no_network), "the group gets no network namespace of its own"),
+    Part(
+        "network (task)",
+        _tasks(lambda task: task.resources.networks),
+        "no ports are reserved; put the network block into the group",
+    ),
     Part("ephemeral_disk sticky and migrate", _groups(_moves_disk), "data does not follow the allocation"),
     Part("multiregion", _job(lambda job: job.multiregion), "the job runs in one region"),
     Part("action", _tasks(lambda task: task.actions), "it cannot be run by name"),
