@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 # News of what tasks are doing waits this long for company; a changed status of an allocation does not.
 BATCH_S = 0.2
 # On average one report in so many seconds whatever happens, and after a quiet time so many at once.
-_INTERVAL_S, _BURST = 0.05, 10
+_INTERVAL_S, _BURST = 0.02, 20
 _GATHER_S = 0.002
 _RETRY_S = (0.5, 30.0)
 
