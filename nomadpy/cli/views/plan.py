@@ -38,9 +38,10 @@ _ANNOTATION_STYLES = {
 
 
 def job_diff(diff: dict[str, Any], *, verbose: bool = False) -> Group:
-    """The difference of two jobs. Tasks without any change are named but not opened unless ``verbose``."""
+    """The difference of two jobs. What comes or goes as a whole, or does not change, is named but not opened unless
+    ``verbose``: it would say no more than the job file does."""
     lines = [_marked(diff, f'Job: "{diff.get("ID", "")}"', 0)]
-    if diff.get("Type") in ("Edited", "Added", "Deleted") or verbose:
+    if diff.get("Type") == "Edited" or verbose:
         lines += _content(diff, 1)
     for number, group in enumerate(diff.get("TaskGroups") or []):
         lines += [Text("")] * bool(number) + list(_group(group, verbose))
@@ -54,12 +55,11 @@ def _group(group: dict[str, Any], verbose: bool) -> Iterator[Text]:
         parts = [Text(f"{count} {name}", style=_UPDATE_STYLES.get(name, "")) for name, count in updates]
         title = Text.assemble(title, " (", Text(", ").join(parts), ")")
     yield title
-    if group.get("Type") in ("Edited", "Added", "Deleted") or verbose:
+    if group.get("Type") == "Edited" or verbose:
         yield from _content(group, 1)
     for task in group.get("Tasks") or []:
         line = _marked(task, f'Task: "{task.get("Name", "")}"', 1)
         yield Text.assemble(line, _annotations(task))
-        # The tasks of a group that comes or goes as a whole say no more than the job file does.
         if task.get("Type") == "Edited" or verbose:
             yield from _content(task, 2)
 
