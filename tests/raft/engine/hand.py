@@ -137,6 +137,16 @@ class Hand:
         assert self[name].core.role is Role.LEADER
 
 
+def write(cluster: Hand, leader: str, count: int, among: str | None = None, start: int = 0) -> None:
+    for number in range(start, start + count):
+        cluster[leader].core.propose(number, b"v%d" % number)
+    cluster.settle(among)
+
+
+def acknowledged(server: HandServer) -> list[Any]:
+    return [answer.ticket for answer in server.answers if answer.error is None]
+
+
 # --- pysyncobj as it is ---------------------------------------------------------------------------------------------
 
 

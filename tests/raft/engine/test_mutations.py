@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mutations
 import pytest
+import test_member_and_vote_defects as members
 import test_protocol_defects as directed
 from hand import Hand
 from mutations import Mutation
@@ -64,10 +65,10 @@ def acknowledgements_and_votes_wait_for_the_sync() -> None:
     [
         (mutations.no_prefix_match, directed.test_a_repeated_append_removes_nothing),
         (mutations.answers_of_any_term, directed.test_an_acknowledgement_of_an_earlier_term_counts_for_nothing),
-        (mutations.votes_of_any_term, directed.test_a_vote_of_an_earlier_term_counts_for_nothing),
-        (mutations.votes_counted_twice, directed.test_a_voter_counts_once_and_only_voters_count),
-        (mutations.many_changes_at_once, directed.test_members_change_one_at_a_time),
-        (mutations.configurations_not_rolled_back, directed.test_a_configuration_is_rolled_back_with_its_entry),
+        (mutations.votes_of_any_term, members.test_a_vote_of_an_earlier_term_counts_for_nothing),
+        (mutations.votes_counted_twice, members.test_a_voter_counts_once_and_only_voters_count),
+        (mutations.many_changes_at_once, members.test_members_change_one_at_a_time),
+        (mutations.configurations_not_rolled_back, members.test_a_configuration_is_rolled_back_with_its_entry),
         (
             mutations.commit_what_was_not_compared,
             directed.test_a_committed_index_reaches_no_further_than_what_was_compared,
@@ -75,7 +76,7 @@ def acknowledgements_and_votes_wait_for_the_sync() -> None:
         (mutations.undurable_term_sent, directed.test_only_appends_of_a_durable_term_leave_before_the_sync),
         (mutations.leader_for_ever, directed.test_an_isolated_leader_answers_no_read_and_steps_down),
         (mutations.reads_without_a_round, directed.test_a_read_waits_for_a_round_that_began_after_it),
-        (mutations.no_stickiness, directed.test_a_server_that_returns_does_not_depose_the_leader),
+        (mutations.no_stickiness, members.test_a_server_that_returns_does_not_depose_the_leader),
         (mutations.late_before_sync, acknowledgements_and_votes_wait_for_the_sync),
     ],
     ids=lambda value: getattr(value, "__name__", None),
