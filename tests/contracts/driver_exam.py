@@ -140,12 +140,6 @@ class World:
                 with trio.fail_after(PATIENCE_S):
                     await driver.destroy_task(handle.task_id, force=True)
 
-    def needs(self, *abilities: str) -> None:
-        """Skips the test for a driver whose nature it is not to do that."""
-        missing = sorted(set(abilities) - self.bench.can)
-        if missing:
-            pytest.skip(f"{self.bench.name} does not do: {', '.join(missing)}")
-
 
 def make_dirs(alloc_dir: Path) -> TaskDirs:
     """The directories that the client makes for a task called web."""
@@ -203,6 +197,15 @@ async def ended(driver: Driver, task: TaskConfig) -> ExitResult:
         return await driver.wait_task(task.id)
 
 
+@pytest.fixture(autouse=True)
+def abilities(request: pytest.FixtureRequest, bench: DriverBench) -> None:
+    """Skips a test for a driver whose nature it is not to do what the test is about."""
+    mark = request.node.get_closest_marker("needs")
+    missing = sorted(set(mark.args) - bench.can) if mark else []
+    if missing:
+        pytest.skip(f"{bench.name} does not do: {', '.join(missing)}")
+
+
 @pytest.fixture
 async def world(bench: DriverBench, tmp_path: Path) -> AsyncIterator[World]:
     # Directories above pytest's own may be closed to the unprivileged users of isolated tasks.
@@ -254,8 +257,8 @@ async def test_waiting_may_be_given_up_without_harm(world: World) -> None:
         assert not (await ended(driver, task)).successful()
 
 
+@pytest.mark.needs(HOG)
 async def test_a_task_over_its_memory_is_killed_and_it_says_why(world: World) -> None:
-    world.needs(HOG)
     async with world.driver() as driver:
         task = await world.start(driver, world.bench.hogs(world.bench.memory_mb + 250))
         result = await ended(driver, task)
@@ -263,8 +266,8 @@ async def test_a_task_over_its_memory_is_killed_and_it_says_why(world: World) ->
         assert not result.successful()
 
 
+@pytest.mark.needs(CHILD)
 async def test_what_a_task_leaves_running_ends_with_it(world: World) -> None:
-    world.needs(CHILD)
     async with world.driver() as driver:
         task = await world.start(driver, world.bench.leaves_child(world.bench.path_in_task("beats")))
         assert (await ended(driver, task)).exit_code == 0
@@ -278,8 +281,8 @@ async def test_what_a_task_leaves_running_ends_with_it(world: World) -> None:
 # --- stopping ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.needs(TRAP)
 async def test_stopping_politely_lets_the_task_end_by_itself(world: World) -> None:
-    world.needs(TRAP)
     async with world.driver() as driver:
         task = await world.start(driver, world.bench.traps("TERM"))
         await until(lambda: "ready" in log_text(task), "the task is ready")
@@ -289,8 +292,8 @@ async def test_stopping_politely_lets_the_task_end_by_itself(world: World) -> No
         assert "caught" in log_text(task)
 
 
+@pytest.mark.needs(TRAP)
 async def test_stopping_insists_when_the_task_does_not_listen(world: World) -> None:
-    world.needs(TRAP)
     async with world.driver() as driver:
         task = await world.start(driver, world.bench.stubborn())
         await until(lambda: "ready" in log_text(task), "the task is ready")
@@ -341,8 +344,8 @@ async def test_a_bad_config_is_named_and_never_retried(world: World) -> None:
         assert problems[0] in str(caught.value)
 
 
+@pytest.mark.needs(IMPOSSIBLE)
 async def test_what_does_not_exist_is_named(world: World) -> None:
-    world.needs(IMPOSSIBLE)
     async with world.driver() as driver:
         assert driver.check_config(world.bench.impossible()) == []
         with trio.fail_after(PATIENCE_S), pytest.raises(NomadError, match="does-not-exist"):
@@ -368,8 +371,8 @@ async def test_output_is_found_in_the_log_files(world: World) -> None:
         await until(lambda: log_text(task) == "a line of text\n", "the line is in the log")
 
 
+@pytest.mark.needs(STDERR)
 async def test_errors_have_log_files_of_their_own(world: World) -> None:
-    world.needs(STDERR)
     async with world.driver() as driver:
         task = await world.start(driver, world.bench.complains("woe"))
         await ended(driver, task)
@@ -384,8 +387,8 @@ async def test_disabled_logs_leave_no_files(world: World) -> None:
         assert log_files(task) == []
 
 
+@pytest.mark.needs(FLOOD)
 async def test_logs_are_rotated_between_lines_and_the_oldest_go(world: World) -> None:
-    world.needs(FLOOD)
     lines = 45_000  # of 100 bytes: four and a half files, of which three are kept
     async with world.driver() as driver:
         task = await world.start(driver, world.bench.floods(lines))
@@ -399,8 +402,8 @@ async def test_logs_are_rotated_between_lines_and_the_oldest_go(world: World) ->
         assert numbers == list(range(numbers[0], lines + 1))
 
 
+@pytest.mark.needs(ENV)
 async def test_the_environment_is_what_the_client_gave(world: World) -> None:
-    world.needs(ENV)
     async with world.driver() as driver:
         task = world.task(world.bench.prints_env("GREETING"))
         task = task.replace(env={**task.env, "GREETING": "hello  = 'wörld' $HOME"})
@@ -412,8 +415,8 @@ async def test_the_environment_is_what_the_client_gave(world: World) -> None:
 # --- signals, stats, commands beside ----------------------------------------------------------------------------------
 
 
+@pytest.mark.needs(TRAP)
 async def test_a_signal_arrives(world: World) -> None:
-    world.needs(TRAP)
     async with world.driver() as driver:
         task = await world.start(driver, world.bench.traps("HUP"))
         await until(lambda: "ready" in log_text(task), "the task is ready")
@@ -428,8 +431,8 @@ async def test_an_invalid_signal_is_named(world: World) -> None:
             await driver.signal_task(task.id, "SIGNOTHING")
 
 
+@pytest.mark.needs(STATS)
 async def test_usage_is_plausible(world: World) -> None:
-    world.needs(STATS)
     async with world.driver() as driver:
         task = await world.start(driver, world.bench.forever())
         first = await driver.task_stats(task.id)
@@ -440,8 +443,8 @@ async def test_usage_is_plausible(world: World) -> None:
         assert second.timestamp_ns > first.timestamp_ns
 
 
+@pytest.mark.needs(EXEC)
 async def test_a_command_beside_the_task(world: World) -> None:
-    world.needs(EXEC)
     async with world.driver() as driver:
         task = await world.start(driver, world.bench.forever())
         with trio.fail_after(PATIENCE_S):
@@ -455,8 +458,8 @@ async def test_a_command_beside_the_task(world: World) -> None:
         assert result.exit_code == 5
 
 
+@pytest.mark.needs(TTY)
 async def test_a_command_on_a_terminal(world: World) -> None:
-    world.needs(TTY)
     async with world.driver() as driver:
         task = await world.start(driver, world.bench.forever())
         with trio.fail_after(PATIENCE_S):
@@ -468,8 +471,8 @@ async def test_a_command_on_a_terminal(world: World) -> None:
         assert b"33 101" in output
 
 
+@pytest.mark.needs(EXEC)
 async def test_leaving_a_command_ends_it(world: World) -> None:
-    world.needs(EXEC)
     async with world.driver() as driver:
         task = await world.start(driver, world.bench.forever())
         with trio.fail_after(PATIENCE_S):

@@ -23,6 +23,18 @@ async def bench(tmp_path: Path) -> AsyncIterator[ProcessBench]:
     await place.clean()
 
 
+def zombies() -> set[str]:
+    """Ended children of this process that nobody has waited for."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return {pid for pid in children if not procfs.alive(int(pid))}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def zombies_before() -> set[str]:
+    """Those that tests of other files left behind."""
+    return zombies()
+
+
 async def output(bench: ProcessBench, script: str, config: dict[str, Any] | None = None, **fields: Any) -> str:
     """What a script prints inside."""
     async with bench.running():
@@ -186,6 +198,5 @@ async def test_a_work_dir_is_inside_the_root(bench: ProcessBench) -> None:
 
 
 @pytest.mark.exec
-def test_this_file_leaves_no_zombies() -> None:
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    assert [pid for pid in children if not procfs.alive(int(pid))] == []
+def test_this_file_leaves_no_zombies(zombies_before: set[str]) -> None:
+    assert zombies() - zombies_before == set()

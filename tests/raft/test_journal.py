@@ -18,7 +18,7 @@ import trio.testing
 
 from nomadpy.model.errors import Bug, NoLeader, NomadError, OutcomeUnknown, TimedOut
 from nomadpy.raft import journal
-from nomadpy.raft.journal import ENTRY_BYTES_MAX, JournalCorrupt, JournalLog
+from nomadpy.raft.journal import ENTRY_BYTES_MAX, JournalLog
 
 HERE = Path(__file__).parent
 

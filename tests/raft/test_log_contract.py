@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,11 +34,11 @@ def make_log(request: pytest.FixtureRequest, tmp_path: Path) -> MakeLog:
 
 
 @pytest.fixture
-async def running(make_log: MakeLog, nursery: trio.Nursery) -> AsyncIterator[tuple[Log, Applied]]:
+async def running(make_log: MakeLog, nursery: trio.Nursery) -> tuple[Log, Applied]:
     applied = Applied()
     log = make_log(applied)
     await nursery.start(log.run)
-    yield log, applied
+    return log, applied
 
 
 async def test_a_proposal_is_answered_with_what_apply_said(running: tuple[Log, Applied]) -> None:
