@@ -163,5 +163,4 @@ PARTS: tuple[Part, ...] = (
     ),
     Part("ephemeral_disk sticky and migrate", _groups(_moves_disk), "data does not follow the allocation"),
     Part("multiregion", _job(lambda job: job.multiregion), "the job runs in one region"),
-    Part("action", _tasks(lambda task: task.actions), "it cannot be run by name"),
 )

@@ -122,7 +122,6 @@ PART_EXAMPLES: dict[str, Job] = {
     "network (task)": make(Resources={"Networks": [{}]}),
     "ephemeral_disk sticky and migrate": make(group={"EphemeralDisk": {"Sticky": True}}),
     "multiregion": make({"Multiregion": {}}),
-    "action": make(Actions=[{}]),
 }
 
 
