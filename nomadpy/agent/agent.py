@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import gc
 import logging
@@ -90,11 +91,8 @@ class Agent:
         for host in (config.addresses.http or config.bind_addr).split():
             try:
                 listeners += await trio.open_tcp_listeners(config.ports.http, host=host)
-            except OSError as error:
-                raise Invalid(
-                    f"cannot listen on {host}:{config.ports.http} for HTTP: {error.strerror or error}. Is another "
-                    "agent running? Choose another port with -http-port"
-                ) from error
+            except (OSError, UnicodeError) as error:
+                raise Invalid(_why_deaf(host, config.ports.http, error)) from error
         port = listeners[0].socket.getsockname()[1]
         bound = (config.addresses.http or config.bind_addr).split()[0]
         advertised = config.advertise.http or _advertised(bound)
@@ -244,6 +242,19 @@ class Agent:
 def _give_up(number: int, frame: FrameType | None) -> None:
     os.write(2, b"nomadpy agent: told to stop again, so it ends now; tasks that resisted may still run\n")
     os._exit(1)
+
+
+def _why_deaf(host: str, port: int, error: OSError | UnicodeError) -> str:
+    """Why the agent cannot listen there, and which setting would help."""
+    number = error.errno if isinstance(error, OSError) else None
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    if number == errno.EADDRINUSE:
+        hint = "Is another agent running? Choose another port with -http-port"
+    elif number == errno.EACCES:
+        hint = "choose a port that needs no privileges with -http-port"
+    else:
+        hint = "check bind_addr / addresses.http"
+    return f"cannot listen on {host}:{port}: {reason}; {hint}"
 
 
 def _tls_files(config: AgentConfig) -> TlsFiles:

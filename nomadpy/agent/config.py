@@ -45,13 +45,13 @@ class AgentConfig(Noun):
     region: str = "global"
     datacenter: str = "dc1"
     data_dir: str = ""
+    # Set when nobody named a directory: whoever made one takes it away again.
+    made_data_dir: bool = False
     bind_addr: str = "0.0.0.0"
     log_level: str = "INFO"
     log_json: bool = False
     log_include_location: bool = False
     enable_debug: bool = False
-    leave_on_interrupt: bool = False
-    leave_on_terminate: bool = False
     dev_mode: bool = False
     ports: Ports = Ports()
     addresses: Addresses = Addresses()

@@ -205,7 +205,8 @@ def _complete(config: AgentConfig) -> AgentConfig:
     if config.tls.verify_https_client and not config.tls.ca_file:
         raise Invalid("tls.verify_https_client is true, so tls.ca_file must name who signs clients' certificates")
     data_dir = config.data_dir
-    if not data_dir:
+    made_data_dir = not data_dir
+    if made_data_dir:
         if not config.dev_mode:
             raise Invalid("data_dir must be set (-data-dir) unless the agent runs with -dev")
         data_dir = tempfile.mkdtemp(prefix="nomadpy-dev-")
@@ -216,7 +217,8 @@ def _complete(config: AgentConfig) -> AgentConfig:
         alloc_dir=config.client.alloc_dir or str(Path(data_dir) / "alloc"),
         state_dir=config.client.state_dir or str(Path(data_dir) / "client"),
     )
-    return config.replace(name=config.name or socket.gethostname(), data_dir=data_dir, client=client)
+    name = config.name or socket.gethostname()
+    return config.replace(name=name, data_dir=data_dir, made_data_dir=made_data_dir, client=client)
 
 
 def _make_writable(path: Path) -> None:

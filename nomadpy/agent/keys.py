@@ -147,7 +147,7 @@ _ADDRESSES = "http rpc serf"
 
 TOP: dict[str, Any] = {
     **_many("str", "", "name region datacenter data_dir bind_addr log_level"),
-    **_many("bool", "", "log_json log_include_location enable_debug leave_on_interrupt leave_on_terminate"),
+    **_many("bool", "", "log_json log_include_location enable_debug"),
     "http_api_response_headers": Key("map", "http_api_response_headers"),
     "ports": Section(_many("int", "ports.", _ADDRESSES)),
     "addresses": Section(_many("str", "addresses.", _ADDRESSES)),
@@ -167,7 +167,7 @@ TOP: dict[str, Any] = {
     "limits": Section({"http_max_conns_per_client": Key("int", "http_max_conns_per_client"), "*": Key("any")}),
     **_idle(
         "plugin_dir log_file log_rotate_duration log_rotate_bytes log_rotate_max_files enable_syslog syslog_facility "
-        "disable_update_check disable_anonymous_signature"
+        "disable_update_check disable_anonymous_signature leave_on_interrupt leave_on_terminate"
     ),
     **{name: Section({"*": Key("any")}) for name in (
         "acl", "consul", "vault", "ui", "autopilot", "keyring", "rpc", "sentinel", "audit", "reporting",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from nomadpy.agent import main
 from nomadpy.agent.config import AgentConfig
 from nomadpy.agent.files import load_files
 from nomadpy.agent.flags import configure
+from nomadpy.agent.main import remove_made
 from nomadpy.model.errors import Invalid
 from nomadpy.model.time import HOUR, MINUTE
 
@@ -146,6 +149,31 @@ def test_what_is_not_acted_on_earns_a_warning(tmp_path: Path) -> None:
         "consul is accepted but not acted on yet",
         "server.encrypt is accepted but not acted on yet",
     ]
+
+
+def test_leaving_on_signals_is_not_acted_on(tmp_path: Path) -> None:
+    found = load(tmp_path, "leave_on_interrupt = true\nleave_on_terminate = true")
+    assert [warning.split(": ")[1].split()[0] for warning in found.warnings] == [
+        "leave_on_interrupt",
+        "leave_on_terminate",
+    ]
+
+
+def test_only_a_directory_that_the_agent_made_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    made, given = configure(["-dev"]), configure(["-dev", "-data-dir", str(tmp_path / "given")])
+    for config in (made, given):
+        (Path(config.data_dir) / "alloc").mkdir()
+        remove_made(config)
+    assert (Path(made.data_dir).exists(), Path(given.data_dir).exists()) == (False, True)
+
+
+def test_nothing_is_removed_through_a_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    made = configure(["-dev"])
+    monkeypatch.setattr(main, "mounts_below", lambda path: [f"{path}/alloc/secrets"])
+    remove_made(made)
+    assert Path(made.data_dir).exists()
 
 
 @pytest.mark.parametrize(

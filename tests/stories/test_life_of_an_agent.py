@@ -36,7 +36,14 @@ def test_a_port_that_is_in_use(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         text = refused(tmp_path, "-dev", "-http-port", str(port))
     assert f"cannot listen on 127.0.0.1:{port}" in text
+    assert "Is another agent running?" in text
     assert "-http-port" in text
+
+
+def test_an_address_that_is_not_the_machines(tmp_path: Path) -> None:
+    text = refused(tmp_path, "-dev", "-bind", "203.0.113.7", "-http-port", "4646")
+    assert "203.0.113.7:4646: Cannot assign requested address; check bind_addr / addresses.http" in text
+    assert "another agent" not in text
 
 
 def test_a_data_dir_that_cannot_be_written(tmp_path: Path) -> None:
@@ -107,6 +114,27 @@ def test_a_dev_agent_takes_its_tasks_along(tmp_path: Path, number: int) -> None:
         assert agent.end(number) == 0
         assert not Path(f"/proc/{pid}").exists()
         assert not agent.faults()
+
+
+def test_a_dev_agent_removes_the_directory_that_it_made(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with running(tmp_path, "-dev", env={"TMPDIR": str(scratch)}) as agent:
+        agent.run(job("x", shell("sleep 1000")))
+        agent.wait_allocs("x")
+        assert agent.process is not None
+        agent.process.send_signal(signal.SIGHUP)
+        until(lambda: "agent.reloaded" in agent.log(), "the reload")
+        assert len(list(scratch.glob("nomadpy-dev-*"))) == 1
+        assert agent.end() == 0
+    assert not list(scratch.glob("nomadpy-dev-*"))
+
+
+def test_a_dev_agent_keeps_a_directory_that_it_was_given(tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    with running(tmp_path, "-dev", "-data-dir", str(given)) as agent:
+        assert agent.end() == 0
+    assert given.is_dir()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
