@@ -34,5 +34,6 @@ class ApiError(NomadError):
 
     def __init__(self, method: str, path: str, *, status: int, body: str) -> None:
         self.body = body.strip()
-        said = self.body or "no explanation was given"
+        unknown = f"the agent knows no such route: {path}" if status == 404 else "no explanation was given"
+        said = self.body or unknown
         super().__init__(f"{said} (HTTP {status} from {method} {path})", status=status)

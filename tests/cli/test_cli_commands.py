@@ -333,6 +333,16 @@ def test_logs_of_a_job_take_a_running_allocation(nomadpy: Run, cluster: Any) -> 
     assert nomadpy("alloc", "logs", "-job", "web", "httpd").out == LOG.decode()
 
 
+def test_logs_of_a_job_take_an_allocation_that_has_the_task(nomadpy: Run, cluster: Any) -> None:
+    others = [p.alloc_stub(f"{n:08d}-0000-0000-0000-000000000000", TaskStates={"db": {}}) for n in range(8)]
+    mine = p.alloc_stub(ClientStatus="complete", TaskStates={"httpd": {}, "shipper": {}})
+    cluster.on("GET", "/v1/job/web/allocations", [*others, mine])
+    cluster.on("GET", f"/v1/client/fs/logs/{p.ALLOC}", LOG)
+    assert nomadpy("logs", "-job", "-task", "httpd", "web").out == LOG.decode()
+    said = nomadpy("logs", "-job", "-task", "nope", "web").err
+    assert 'no allocation of job "web" has a task "nope"; they have db, httpd, shipper' in said
+
+
 def test_alloc_fs(nomadpy: Run, cluster: Any) -> None:
     file = {"Name": "a.txt", "IsDir": False, "Size": 2048, "FileMode": "-rw-r--r--", "ModTime": "2026-09-21T14:00:00Z"}
     folder = {**file, "Name": "alloc", "IsDir": True}

@@ -66,6 +66,12 @@ def test_error_texts_are_kept(agent: Any) -> None:
     assert (caught.value.status, caught.value.body) == (404, "job not found")
 
 
+def test_a_route_that_the_agent_does_not_know(agent: Any) -> None:
+    agent.on("GET", "/v1/none", (404, ""))
+    with pytest.raises(ApiError, match="the agent knows no such route: /v1/none"):
+        api_of(Settings(address=agent.address)).get("/v1/none")
+
+
 def test_an_answer_that_is_no_json(agent: Any) -> None:
     agent.on("GET", "/v1/jobs", b"<html>")
     with pytest.raises(CommandFailed, match="not JSON: is it an agent"):

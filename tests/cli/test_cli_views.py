@@ -314,6 +314,7 @@ def test_top_filters_rows_and_stops_at_the_last() -> None:
     assert "web.front[7]" in text
     assert "web.front[8]" not in text
     assert "1-1 of 1" in text
+    assert draw(top.View(FACTS, top.Screen(tab=2, filter="nothing"), 24))[-1].endswith(" 0 of 50")
     lines = draw(top.View(FACTS, top.Screen(tab=2, offset=1 << 30), 24))
     assert "32-50 of 50" in lines[-1]
     assert "web.front[0]" in lines[-2]

@@ -41,7 +41,7 @@ def execute(
     """
     if not command:
         raise UsageProblem("a command to run is missing")
-    found = find(session, of_job(session, allocation, None) if job else allocation)
+    found = find(session, of_job(session, allocation, None, task=task) if job else allocation)
     name = only_task(found, task)
     wants_terminal = sys.stdin.isatty() and sys.stdout.isatty() if terminal is None else terminal
     if wants_terminal and not interactive:

@@ -52,8 +52,9 @@ def logs(
     del verbose
     if stdout and stderr:
         raise UsageProblem("-stdout and -stderr exclude each other")
-    found = find(session, of_job(session, allocation, group) if job else allocation)
-    name = only_task(found, task_flag or task)
+    wanted_task = task_flag or task
+    found = find(session, of_job(session, allocation, group, task=wanted_task) if job else allocation)
+    name = only_task(found, wanted_task)
     query: dict[str, Any] = {"task": name, "type": "stderr" if stderr else "stdout", "follow": follow, "plain": True}
     wanted = _wanted(tail, lines, count)
     query |= {"origin": "start", "offset": 0} if wanted is None else {"origin": "end", "offset": wanted}
@@ -62,17 +63,32 @@ def logs(
     _write(pieces if n_lines is None else _last_lines(pieces, n_lines, follow=follow))
 
 
-def of_job(session: Session, job: str, group: str | None) -> str:
-    """The id of an allocation of a job, a running one if there is one."""
+def of_job(session: Session, job: str, group: str | None, *, task: str | None = None) -> str:
+    """The id of an allocation of a job, a running one if there is one; with ``task`` only of those that have it.
+
+    Raises CommandFailed when the job has no such allocation.
+    """
     job_id, namespace = find_job(session, job)
     stubs = session.api.get(job_path(job_id, "allocations"), namespace=namespace) or []
     mine = [stub for stub in stubs if not group or stub.get("TaskGroup") == group]
-    running = [stub for stub in mine if stub.get("ClientStatus") == "running"]
     if not mine:
         raise CommandFailed(f'job "{job_id}" has no allocations' + (f' of group "{group}"' if group else ""))
+    if task:
+        mine = _with_task(mine, task, job_id)
+    running = [stub for stub in mine if stub.get("ClientStatus") == "running"]
     if running:
         return str(random.choice(running)["ID"])
     return str(max(mine, key=lambda stub: stub.get("CreateIndex", 0))["ID"])
+
+
+def _with_task(stubs: list[dict[str, Any]], task: str, job_id: str) -> list[dict[str, Any]]:
+    # An allocation that no client has reported on yet does not show its tasks; it is taken when no other is certain.
+    certain = [stub for stub in stubs if task in (stub.get("TaskStates") or {})]
+    found = certain or [stub for stub in stubs if not stub.get("TaskStates")]
+    if not found:
+        names = ", ".join(sorted({name for stub in stubs for name in stub["TaskStates"]}))
+        raise CommandFailed(f'no allocation of job "{job_id}" has a task "{task}"; they have {names}')
+    return found
 
 
 def _wanted(tail: bool, lines: int | None, count: int | None) -> int | None:

@@ -85,6 +85,7 @@ class View:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(options.max_width, 240)
         headers, rows = table(self.facts, self.screen.tab)
+        total = len(rows)
         rows = [row for row in rows if matches(row, self.screen.filter)]
         room = len(rows) if self.height is None else max(1, self.height - _FRAME_LINES)
         first = min(self.screen.offset, max(0, len(rows) - room))
@@ -95,7 +96,8 @@ class View:
         if self.height is not None:
             for _ in range(room - min(room, len(rows) - first)):
                 yield Text("")
-            yield self._keys(first, min(first + room, len(rows)), len(rows), width)
+            last = min(first + room, len(rows))
+            yield self._keys(f"{first + 1}-{last} of {len(rows)}" if rows else f"0 of {total}", width)
 
     def _tabs(self, count: int) -> Text:
         parts: list[Text] = []
@@ -108,8 +110,7 @@ class View:
             line.append(f"  /{self.screen.filter}{'▏' if self.screen.is_typing else ''}", style="yellow")
         return line
 
-    def _keys(self, first: int, last: int, count: int, width: int) -> Text:
-        place = f"{first + 1 if count else 0}-{last} of {count}"
+    def _keys(self, place: str, width: int) -> Text:
         keys = (
             "type to filter, enter keeps it"
             if self.screen.is_typing
