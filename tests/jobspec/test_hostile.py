@@ -141,3 +141,20 @@ def test_generated_blocks_are_bounded() -> None:
     assert isinstance(wrong, Invalid)
     assert "too large" in wrong.message
     assert time.monotonic() - start < SECONDS_MAX
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'job "x" { NAME = 1 }',
+        'job "x" { type = NAME(1) }',
+        'job "x" { NAME { } }',
+        '{"job": {"x": {"NAME": 1}}}',
+        'variable "NAME" { type = string }\njob "x" { type = var.NAME }',
+    ],
+)
+def test_a_message_does_not_echo_what_is_huge(text: str) -> None:
+    with pytest.raises(Invalid) as refusal:
+        parse_text(text.replace("NAME", "a" * 300_000))
+    assert len(refusal.value.message) < 1000
+    assert "more)" in refusal.value.message

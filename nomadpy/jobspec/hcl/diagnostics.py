@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Literal
@@ -16,6 +17,9 @@ Severity = Literal["error", "warning"]
 
 SHOWN_LINE_MAX = 200
 SHOWN_ERRORS_MAX = 50
+SHOWN_NAME_MAX = 200
+SHOWN_TEXT_MAX = 2000
+_LONG_NAME = re.compile(rf"\S{{{SHOWN_NAME_MAX + 1},}}")
 
 
 class Source:
@@ -117,13 +121,22 @@ def span(first: SourceRange, last: SourceRange) -> SourceRange:
 
 
 class Diagnostic(msgspec.Struct, frozen=True, eq=False):
-    """One thing that is wrong: a short summary, a sentence of detail, and where."""
+    """One thing that is wrong: a short summary, a sentence of detail, and where.
+
+    Names and values in the texts are the author's and may be megabytes long, so they are clipped here, once for all.
+    """
 
     severity: Severity
     summary: str
     detail: str
     range: SourceRange | None = None
     suggestion: str | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("summary", "detail"):
+            text: str = getattr(self, field)
+            if len(text) > SHOWN_NAME_MAX:
+                msgspec.structs.force_setattr(self, field, clip(text))
 
     def __str__(self) -> str:
         return render_line(self)
@@ -158,12 +171,29 @@ def warning(summary: str, detail: str, where: SourceRange | None) -> Diagnostic:
     return Diagnostic("warning", summary, detail, where)
 
 
+def clip(text: str) -> str:
+    """The text with overlong words cut in their middle, and cut in its own middle when it is still too long.
+
+    >>> clip("a name of " + "x" * 5000 + "!")
+    'a name of xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…(4921 more)…xxxxxxxxxxxxxxxxxxx!'
+    """
+    shown = _LONG_NAME.sub(lambda found: _cut_middle(found[0], 60, 20), text)
+    return shown if len(shown) <= SHOWN_TEXT_MAX else _cut_middle(shown, SHOWN_TEXT_MAX - 200, 100)
+
+
+def _cut_middle(text: str, n_first: int, n_last: int) -> str:
+    return f"{text[:n_first]}…({len(text) - n_first - n_last} more)…{text[-n_last:]}"
+
+
 def suggest(name: str, known: Iterable[str]) -> str | None:
     """The known name that was most likely meant, or None.
 
     >>> suggest("datacentres", ["datacenters", "type"])
     'datacenters'
     """
+    if len(name) > SHOWN_NAME_MAX:
+        # Nobody meant that, and comparing takes time and memory in proportion to its length.
+        return None
     close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.7)
     return close[0] if close else None
 
