@@ -20,6 +20,7 @@ from nomadpy.client.lifecycle import Role, restarts_on_success
 from nomadpy.client.ports import Ports
 from nomadpy.client.restart import RestartTracker
 from nomadpy.client.task_config import LaunchFacts, invalid_config, task_config
+from nomadpy.drivers import signals
 from nomadpy.drivers.contract import Driver, ExitResult, Mount, TaskHandle
 from nomadpy.model.alloc import Allocation, TaskEvent, TaskResourceUsage, TaskState
 from nomadpy.model.errors import Bug, Invalid, NomadError, NotFound, Temporary, Unavailable
@@ -450,6 +451,8 @@ class TaskRunner:
     async def signal(self, name: str) -> None:
         """Sends a signal to the running task. Raises Invalid for one that does not run or an unknown signal."""
         task_id = self.running_id()
+        # Checked first, because what is recorded should have happened.
+        signals.number(name)
         self.emit(ev.signaling(self._ports.wall_ns(), name))
         await self._driver().signal_task(task_id, name)
 

@@ -164,7 +164,10 @@ async def test_signals_and_gc(tmp_path: Path, jumping_clock: object) -> None:
         world.servers.put(alloc)
         await world.until_status(alloc, "running")
         await world.client.alloc_signal(alloc.id, "", "SIGHUP")
+        await refused(400, "invalid signal: SIGBOGUS", world.client.alloc_signal(alloc.id, "", "SIGBOGUS"))
         assert world.driver.attempt_of("web").signals == ["SIGHUP"]
+        events = world.client.runners[alloc.id].task_states()["web"].events
+        assert [event.task_signal for event in events if event.type == "Signaling"] == ["SIGHUP"]
         await refused(
             500,
             "Failed to garbage collect: allocation is not in a terminal state",
