@@ -259,20 +259,27 @@ class TaskMachine:
     def _attempt_failed(self, event: AttemptFailed) -> list[Effect]:
         self._tell(event.event)
         decision = self.tracker.after_error(recoverable=event.recoverable, now_ns=self._now_ns, rng=self._rng)
-        return self._decided(decision)
+        return self._decided(decision, self._now_ns)
 
     def _exited(self, event: Exited) -> list[Effect]:
-        self._tell(ev.terminated(self._now_ns, event.result))
+        ended_ns = self._ended_ns(event.result)
+        self._tell(ev.terminated(ended_ns, event.result))
         successful = event.result.successful()
         decision = self.tracker.after_exit(successful=successful, now_ns=self._now_ns, rng=self._rng)
-        return self._decided(decision)
+        return self._decided(decision, ended_ns)
 
-    def _decided(self, decision: Decision) -> list[Effect]:
+    def _ended_ns(self, result: ExitResult) -> int:
+        """When the task ended, which may be long ago if no agent watched; never before the last event nor after now,
+        so that the order of events is the order of their times."""
+        last_ns = self.state.events[-1].time_ns if self.state.events else 0
+        return min(max(result.finished_at_ns, last_ns), self._now_ns) if result.finished_at_ns else self._now_ns
+
+    def _decided(self, decision: Decision, ended_ns: int) -> list[Effect]:
         if decision.verdict is Verdict.RESTART:
             return self._back_off(decision.delay_ns, decision.reason)
         if decision.verdict is Verdict.GIVE_UP:
             self._tell(ev.not_restarting(self._now_ns, decision.reason))
-        return self._die(failed=decision.verdict is Verdict.GIVE_UP)
+        return self._die(failed=decision.verdict is Verdict.GIVE_UP, ended_ns=ended_ns)
 
     def _back_off(self, delay_ns: int, reason: str) -> list[Effect]:
         self.phase = Phase.BACKOFF
@@ -288,10 +295,10 @@ class TaskMachine:
         self._sleep_number += 1
         return Sleep(self._sleep_number, delay_ns)
 
-    def _die(self, *, failed: bool) -> list[Effect]:
+    def _die(self, *, failed: bool, ended_ns: int = 0) -> list[Effect]:
         self.phase = Phase.DEAD
         self._killing = self._regate = self._in_shutdown_delay = False
-        self.state = self.state.replace(state=TASK_DEAD, failed=failed, finished_at_ns=self._now_ns)
+        self.state = self.state.replace(state=TASK_DEAD, failed=failed, finished_at_ns=ended_ns or self._now_ns)
         return [CleanUp()]
 
     def _backoff_over(self, event: DelayOver) -> list[Effect]:
@@ -352,9 +359,10 @@ class TaskMachine:
         return [*started, *self._send_stop()]
 
     def _stopped(self, event: Exited) -> list[Effect]:
-        self._tell(ev.terminated(self._now_ns, event.result))
+        ended_ns = self._ended_ns(event.result)
+        self._tell(ev.terminated(ended_ns, event.result))
         if self._killing:
-            return self._killed(event)
+            return self._killed(event, ended_ns)
         return self._start_afresh()
 
     def _start_afresh(self) -> list[Effect]:
@@ -367,9 +375,9 @@ class TaskMachine:
         self.phase = Phase.BACKOFF
         return [CleanUp(), self._sleep(0)]
 
-    def _killed(self, event: Event) -> list[Effect]:
+    def _killed(self, event: Event, ended_ns: int = 0) -> list[Effect]:
         self._tell(ev.killed(self._now_ns))
-        return self._die(failed=False)
+        return self._die(failed=False, ended_ns=ended_ns)
 
     def _unstoppable(self, event: StopFailed) -> list[Effect]:
         self._tell(ev.killed(self._now_ns, event.error))

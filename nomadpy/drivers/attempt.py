@@ -119,6 +119,7 @@ def recorded_result(run_dir: str) -> ExitResult | None:
         signal=int(record.get("signal", "0")),
         oom_killed=record.get("oom_killed") == "1",
         error=record.get("error", ""),
+        finished_at_ns=int(record.get("finished_ns", "0")),
     )
 
 

@@ -127,12 +127,16 @@ class TaskHandle(Noun):
 
 
 class ExitResult(Noun):
-    """How a task ended. ``error`` is set when the driver lost it and the code is not the task's own."""
+    """How a task ended. ``error`` is set when the driver lost it and the code is not the task's own.
+
+    ``finished_at_ns`` is when, in Unix nanoseconds, also for an end that nobody watched; 0 when the driver cannot tell.
+    """
 
     exit_code: int = 0
     signal: int = 0
     oom_killed: bool = False
     error: str = ""
+    finished_at_ns: int = 0
 
     def successful(self) -> bool:
         """Exit code 0 without a signal, an OOM kill or a driver error."""

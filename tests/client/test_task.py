@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from client_world import EPOCH_NS
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -109,6 +110,19 @@ def test_a_kill_always_ends_in_death() -> None:
         one.step(event, EPOCH_NS)
     one.step(machine.Exited(ExitResult(exit_code=1)), EPOCH_NS)
     assert (one.phase, one.state.failed) == (machine.Phase.DEAD, False)
+
+
+@pytest.mark.parametrize(("finished_s", "told_s"), [(0, 9), (4, 4), (-5, 1), (99, 9)])
+def test_an_end_that_nobody_watched_is_told_with_its_time(finished_s: int, told_s: int) -> None:
+    """Started after one second, seen to be over after nine; times outside of that are a clock that was set."""
+    one = make_machine()
+    for event in (machine.GateOpened(), machine.Prepared(), machine.Launched()):
+        one.step(event, EPOCH_NS + SECOND)
+    result = ExitResult(exit_code=1, finished_at_ns=EPOCH_NS + finished_s * SECOND if finished_s else 0)
+    one.step(machine.Kill(), EPOCH_NS + SECOND)
+    one.step(machine.Exited(result), EPOCH_NS + 9 * SECOND)
+    terminated = next(event for event in one.state.events if event.type == "Terminated")
+    assert terminated.time_ns == one.state.finished_at_ns == EPOCH_NS + told_s * SECOND
 
 
 def test_a_late_timer_of_an_earlier_pause_changes_nothing() -> None:

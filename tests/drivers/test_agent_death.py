@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,12 @@ async def test_an_end_without_any_agent_is_not_lost(bench: ProcessBench, agents:
     task = bench.shell("sleep 0.3; echo late; exit 22")
     handle = run_agent(bench, task, agents)
     await until(lambda: Path(str(handle.state["run_dir"]), "exit").exists(), "the exit record is there")
+    away_until_ns = time.time_ns()
     async with bench.running() as driver:
         await driver.recover_task(handle)
-        assert (await driver.wait_task(task.id)).exit_code == 22
+        result = await driver.wait_task(task.id)
+        assert result.exit_code == 22
+        assert int(handle.state["started_ns"]) < result.finished_at_ns <= away_until_ns
     assert bench.log(task) == "late\n"
     await until(lambda: not procfs.alive(int(handle.state["executor_pid"])), "the executor is gone")
 

@@ -11,6 +11,7 @@ from docker_bench import DockerBench
 from nomadpy.drivers import schema
 from nomadpy.drivers.contract import TaskConfig, TaskLimits
 from nomadpy.drivers.docker.body import capabilities, container_body, container_name, cpu_shares, labels, resources
+from nomadpy.drivers.docker.containers import exit_result
 from nomadpy.drivers.docker.facts import fingerprint
 from nomadpy.drivers.docker.options import (
     DEFAULT_CAPABILITIES,
@@ -238,3 +239,12 @@ def test_the_fingerprint_says_what_the_operator_allows() -> None:
         "driver.docker.volumes.enabled": "true",
         "driver.docker.pids.limit": "9",
     }
+
+
+@pytest.mark.parametrize(
+    ("said", "finished_at_ns"),
+    [("2023-11-14T22:13:20.25Z", 1_700_000_000_250_000_000), ("0001-01-01T00:00:00Z", 0), ("soon", 0), (None, 0)],
+)
+def test_when_a_container_ended(said: str | None, finished_at_ns: int) -> None:
+    result = exit_result({"State": {"ExitCode": 3, "FinishedAt": said}})
+    assert (result.exit_code, result.finished_at_ns) == (3, finished_at_ns)

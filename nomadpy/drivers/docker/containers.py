@@ -13,6 +13,7 @@ from nomadpy.drivers.contract import ExitResult
 from nomadpy.drivers.docker.body import ALLOC_LABEL
 from nomadpy.drivers.docker.engine import Engine, EngineRefused
 from nomadpy.model.errors import Fatal, NotFound, Temporary
+from nomadpy.model.time import parse_moment
 
 log = logging.getLogger(__name__)
 
@@ -123,4 +124,13 @@ def exit_result(inspected: Mapping[str, Any]) -> ExitResult:
         exit_code=int(state.get("ExitCode", 0)),
         oom_killed=bool(state.get("OOMKilled")),
         error=str(state.get("Error") or ""),
+        finished_at_ns=_moment_ns(str(state.get("FinishedAt") or "")),
     )
+
+
+def _moment_ns(text: str) -> int:
+    """Unix nanoseconds, 0 when the engine writes something else: an end counts with and without its time."""
+    try:
+        return parse_moment(text)
+    except ValueError:
+        return 0
