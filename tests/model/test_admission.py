@@ -140,7 +140,7 @@ def test_the_deployments_of_services_need_no_warning() -> None:
 
 
 def test_many_places_are_counted() -> None:
-    tasks = [{"Name": name, "Actions": [{}]} for name in "abcde"]
+    tasks = [{"Name": name, "Vault": {}} for name in "abcde"]
     (text,) = unsupported(make(group={"Tasks": tasks}))
     assert text.endswith('task "c" of group "g" and 2 more)')
 
