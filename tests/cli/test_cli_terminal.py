@@ -82,7 +82,7 @@ def test_top_takes_the_screen_and_gives_it_back(cluster: Any, terminals: list[Te
     terminal.press("3")
     terminal.until("web.front[0]")
     terminal.press("/nothing\r")
-    terminal.until("0-0 of 0")
+    terminal.until(" 0 of 2")
     terminal.press("q")
     assert terminal.leave("\x1b[?1049l") == 0
     assert termios.tcgetattr(terminal.inner) == terminal.before
