@@ -49,6 +49,10 @@ Client
   -network-interface <name> Interface whose address tasks get
   -state-dir <dir>          Where the client keeps its state
   -alloc-dir <dir>          Where allocations live
+  -network-speed <mbits>    Speed of the network interface, when it cannot be detected
+
+Nomad's other flags (-join, -retry-join, -encrypt, -acl-enabled, -consul-…, -vault-… and so on) are accepted with a
+warning that says that they do nothing yet.
 """
 
 _SWITCHES = {
@@ -61,6 +65,22 @@ _SWITCHES = {
 _VALUES = (
     *("config", "data-dir", "bind", "http-port", "rpc-port", "serf-port", "region", "dc", "node", "log-level"),
     *("bootstrap-expect", "servers", "node-class", "node-pool", "meta", "network-interface", "state-dir", "alloc-dir"),
+    "network-speed",
+)
+# Nomad's flags that nothing follows from yet: scripts that have them keep working, and are told.
+_IDLE_SWITCHES = (
+    *("dev-connect", "dev-consul", "dev-vault", "eventlog", "rejoin", "acl-enabled", "vault-enabled"),
+    *("vault-tls-skip-verify", "consul-ssl", "consul-verify-ssl", "consul-auto-advertise", "consul-server-auto-join"),
+    *("consul-client-auto-join", "consul-checks-use-advertise"),
+)
+_IDLE_VALUES = (
+    *("plugin-dir", "eventlog-level", "encrypt", "join", "retry-join", "retry-interval", "retry-max", "raft-protocol"),
+    *("acl-replication-token", "preferred-address-family", "alloc-mounts-dir", "host-volumes-dir"),
+    *("host-volume-plugin-dir", "client-intro-token", "consul-address", "consul-token", "consul-auth"),
+    *("consul-ca-file", "consul-cert-file", "consul-key-file", "consul-server-service-name"),
+    *("consul-client-service-name", "consul-service-tags", "consul-namespace", "vault-address", "vault-namespace"),
+    *("vault-create-from-role", "vault-ca-file", "vault-ca-path", "vault-cert-file", "vault-key-file"),
+    "vault-tls-server-name",
 )
 
 
@@ -94,11 +114,21 @@ def _parse(args: list[str]) -> dict[str, Any]:
                 flags.setdefault(name, []).append(value)
             else:
                 flags[name] = value
+        elif name in _IDLE_SWITCHES or name in _IDLE_VALUES:
+            if name in _IDLE_VALUES and not has_value and not (rest and rest.pop(0)):
+                raise Invalid(f"flag -{name} needs a value")
+            flags.setdefault("idle", []).append(name)
         else:
-            close = difflib.get_close_matches(name, [*_SWITCHES, *_VALUES], n=1)
-            hint = f"; did you mean -{close[0]}?" if close else "; see nomadpy agent -help"
-            raise Invalid(f"unknown flag -{name}{hint}")
+            raise _unknown(name)
+    if "dev-connect" in flags.get("idle", ()):
+        flags["dev_mode"] = True
     return flags
+
+
+def _unknown(name: str) -> Invalid:
+    close = difflib.get_close_matches(name, [*_SWITCHES, *_VALUES, *_IDLE_SWITCHES, *_IDLE_VALUES], n=1)
+    hint = f"; did you mean -{close[0]}?" if close else "; see nomadpy agent -help"
+    return Invalid(f"unknown flag -{name}{hint}")
 
 
 def _switch(name: str, value: str) -> bool:
@@ -141,6 +171,8 @@ def _apply(config: AgentConfig, flags: dict[str, Any]) -> AgentConfig:
     }
     changes = {field: flags[flag] for flag, field in plain.items() if flag in flags}
     changes |= {field: flags[field] for field in _SWITCHES.values() if field in flags}
+    idle = tuple(f"flag -{name} is accepted but not acted on yet" for name in flags.get("idle", ()))
+    changes["warnings"] = config.warnings + idle
     ports = {name: _port(flags, f"{name}-port") for name in ("http", "rpc", "serf") if f"{name}-port" in flags}
     if ports:
         changes["ports"] = config.ports.replace(**ports)
@@ -163,6 +195,8 @@ def _client_changes(config: AgentConfig, flags: dict[str, Any]) -> dict[str, Any
         "alloc-dir": "alloc_dir",
     }
     changes: dict[str, Any] = {field: flags[flag] for flag, field in names.items() if flag in flags}
+    if "network-speed" in flags:
+        changes["network_speed"] = _integer(flags, "network-speed")
     if "meta" in flags:
         meta = dict(config.client.meta)
         for pair in flags["meta"]:

@@ -214,3 +214,22 @@ def test_flags_that_are_refused(flags: list[str], why: str) -> None:
     with pytest.raises(Invalid) as refusal:
         configure(flags)
     assert why in refusal.value.message
+
+
+def test_flags_that_do_nothing_yet_are_accepted_and_told(tmp_path: Path) -> None:
+    flags = ["-dev", "-data-dir", str(tmp_path), "-retry-join", "10.0.0.1", "-acl-enabled", "-consul-address=x:8500"]
+    found = configure([*flags, "-network-speed", "2500"])
+    assert found.client.network_speed == 2500
+    for name in ("retry-join", "acl-enabled", "consul-address"):
+        assert f"flag -{name} is accepted but not acted on yet" in found.warnings
+
+
+def test_a_flag_that_does_nothing_still_needs_its_value() -> None:
+    with pytest.raises(Invalid, match="-encrypt needs a value"):
+        configure(["-dev", "-encrypt"])
+
+
+def test_dev_connect_is_dev_with_a_warning(tmp_path: Path) -> None:
+    found = configure(["-dev-connect", "-data-dir", str(tmp_path)])
+    assert found.dev_mode
+    assert any("-dev-connect" in warning for warning in found.warnings)
