@@ -259,6 +259,7 @@ async def _frames(stream: AbstractAsyncContextManager[AsyncIterator[StreamChunk]
 
     async def body() -> AsyncIterator[bytes]:
         try:
+            yield b""  # sends the headers: a quiet task may write nothing for long
             async for chunk in chunks:
                 data = chunk.data if plain else frame(chunk)
                 if data:
