@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import msgspec
 import trio
 
 from nomadpy import __version__
@@ -130,7 +131,7 @@ class Agent:
 
     def _make_client(self, endpoint: ServerEndpoint) -> Client:
         config = self.config
-        client_config = _with(
+        client_config = msgspec.structs.replace(
             config.client,
             name=config.name,
             region=config.region,
@@ -260,12 +261,6 @@ def _why_deaf(host: str, port: int, error: OSError | UnicodeError) -> str:
 def _tls_files(config: AgentConfig) -> TlsFiles:
     tls = config.tls
     return TlsFiles(tls.cert_file, tls.key_file, tls.ca_file, tls.verify_https_client)
-
-
-def _with(config: Any, **changes: Any) -> Any:
-    import msgspec
-
-    return msgspec.structs.replace(config, **changes)
 
 
 def _stored_id(path: Path) -> str:

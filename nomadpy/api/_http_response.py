@@ -227,11 +227,6 @@ class ResponseWriter:
             raise ResponseError("the response's body does not have its declared Content-Length")
 
 
-def refusal_bytes(refusal: Refusal, *, date: bytes) -> bytes:
-    """The whole answer for a connection that gets no further."""
-    return ResponseWriter(None, date=date, compress_min_bytes=0).refuse(refusal)
-
-
 @lru_cache(maxsize=1024)
 def canonical_name(lowered: bytes) -> bytes:
     """A header name as Go writes it, which is what people search for in curl's output.

@@ -170,11 +170,6 @@ def hook_failed(now_ns: int, hook: str, error: str) -> TaskEvent:
     return _event("Task hook failed", now_ns, error, details, message=error)
 
 
-def hook_message(now_ns: int, hook: str, message: str) -> TaskEvent:
-    details = {"message": message, "hook": hook}
-    return _event("Task hook message", now_ns, message, details, message=message)
-
-
 def template(now_ns: int, message: str, *, fails_task: bool = False) -> TaskEvent:
     details = {"message": message, **({"fails_task": "true"} if fails_task else {})}
     return _event("Template", now_ns, message, details, message=message, fails_task=fails_task)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import msgspec
 
 from nomadpy.model.alloc import TASK_DEAD, TASK_PENDING, TASK_RUNNING, TaskState
-from nomadpy.model.job import Task, TaskGroup
+from nomadpy.model.job import Task
 
 
 class Stage(enum.Enum):
@@ -58,11 +58,6 @@ def role_of(task: Task) -> Role:
     if task.lifecycle is None or not task.lifecycle.hook:
         return Role(Stage.MAIN, leader=task.leader)
     return Role(Stage(task.lifecycle.hook), task.lifecycle.sidecar, task.leader)
-
-
-def roles_of(group: TaskGroup) -> dict[str, Role]:
-    """Task name → place, for a whole group."""
-    return {task.name: role_of(task) for task in group.tasks}
 
 
 def restarts_on_success(role: Role, job_type: str) -> bool:

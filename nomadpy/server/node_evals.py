@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from nomadpy.model.evaluation import TRIGGER_NODE_UPDATE, Evaluation
 from nomadpy.model.node import DISCONNECTED, DOWN, INITIALIZING, READY, Node, NodeEvent
+from nomadpy.scheduler.facts import matches_any
 
 if TYPE_CHECKING:
     from nomadpy.server.server import Server
@@ -46,4 +46,4 @@ def node_lost_event(now_ns: int) -> NodeEvent:
 
 
 def _matches(node: Node, pool: str, datacenters: tuple[str, ...]) -> bool:
-    return pool in ("all", node.node_pool) and any(fnmatchcase(node.datacenter, glob) for glob in datacenters)
+    return pool in ("all", node.node_pool) and matches_any(node.datacenter, datacenters)

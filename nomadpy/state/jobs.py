@@ -7,6 +7,7 @@ from nomadpy.model.job import Job, JobSubmission, JobSummary, ScalingEvent, Task
 Key = tuple[str, str]
 
 SCALING_EVENTS_KEPT = 20
+COUNTER = {"pending": "starting"}  # client status → summary field, where the names differ
 
 
 class JobTable:

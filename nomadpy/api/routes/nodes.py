@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from nomadpy.api.call import EMPTY, Call, Order, Reply, in_order, whole
@@ -160,15 +161,17 @@ def _pool(call: Call) -> NodePool:
 
 async def get_pool(call: Call) -> Reply:
     """One node pool."""
-    store, name = call.server.store, call.params["pool"]
+    return await _named(call, "node_pools", call.server.store.node_pools, call.params["pool"], "node pool not found")
 
+
+async def _named(call: Call, table: str, records: Mapping[str, NodePool | Namespace], name: str, missing: str) -> Reply:
     def read() -> tuple[Any, int]:
-        found = store.node_pools.get(name)
+        found = records.get(name)
         if found is None:
-            return NotFound("node pool not found"), store.max_index("node_pools")
+            return NotFound(missing), call.server.store.max_index(table)
         return found, found.modify_index
 
-    return await call.blocking(read, "node_pools")
+    return await call.blocking(read, table)
 
 
 async def put_pool(call: Call) -> Reply:
@@ -228,15 +231,7 @@ async def list_namespaces(call: Call) -> Reply:
 
 async def get_namespace(call: Call) -> Reply:
     """One namespace."""
-    store, name = call.server.store, call.params["name"]
-
-    def read() -> tuple[Any, int]:
-        found = store.namespaces.get(name)
-        if found is None:
-            return NotFound("Namespace not found"), store.max_index("namespaces")
-        return found, found.modify_index
-
-    return await call.blocking(read, "namespaces")
+    return await _named(call, "namespaces", call.server.store.namespaces, call.params["name"], "Namespace not found")
 
 
 async def put_namespace(call: Call) -> Reply:

@@ -11,9 +11,8 @@ from nomadpy.state import commands as c
 from nomadpy.state.allocs import CLIENT, CLIENT_CODE
 from nomadpy.state.apply.deployments import set_health
 from nomadpy.state.apply.evals import drop_eval, put_evals, refresh_status, remove_job
+from nomadpy.state.jobs import COUNTER
 from nomadpy.state.store import StateStore
-
-COUNTER = {"pending": "starting"}
 
 
 def update_evals(store: StateStore, index: int, command: c.UpdateEvals) -> None:

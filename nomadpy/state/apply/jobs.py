@@ -12,9 +12,8 @@ from nomadpy.model.job import Job, JobChildrenSummary, TaskGroupSummary, UpdateS
 from nomadpy.state import commands as c
 from nomadpy.state.allocs import CLIENT
 from nomadpy.state.apply.evals import put_evals, refresh_status, remove_job
+from nomadpy.state.jobs import COUNTER
 from nomadpy.state.store import StateStore
-
-_COUNTER_OF = {"pending": "starting"}  # client status → summary field, where the names differ
 
 
 def register(store: StateStore, index: int, command: c.RegisterJob) -> dict[str, Any]:
@@ -263,7 +262,7 @@ def reconcile_summaries(store: StateStore, index: int, command: c.ReconcileSumma
                 continue  # of a purged job of the same name
             counter = CLIENT[table.client[row]]
             line = lines.setdefault(table.shape_of(row).group.name, {})
-            name = _COUNTER_OF.get(counter, counter)
+            name = COUNTER.get(counter, counter)
             line[name] = line.get(name, 0) + 1
         old = store.jobs.summaries[key]
         summary = {

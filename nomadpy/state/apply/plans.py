@@ -19,8 +19,9 @@ from nomadpy.model.resources import AllocatedDevice
 from nomadpy.state import commands as c
 from nomadpy.state.allocs import CLIENT, DESIRED_CODE
 from nomadpy.state.apply import deployments
-from nomadpy.state.apply.allocs import COUNTER, set_client_status
+from nomadpy.state.apply.allocs import set_client_status
 from nomadpy.state.apply.evals import put_evals, refresh_status
+from nomadpy.state.jobs import COUNTER
 from nomadpy.state.store import StateStore
 
 Numbers = npt.NDArray[np.uint32]
