@@ -27,12 +27,32 @@ class LogStatistics(msgspec.Struct, frozen=True, kw_only=True):
     fsync_ms_last: float = 0.0
 
 
+class Leadership(msgspec.Struct, frozen=True, kw_only=True):
+    """Who leads, as far as a server knows: its name in the log ("" for nobody), and whether it is this very server. A
+    new term is another leadership, even of the same server."""
+
+    leader: str = ""
+    leading: bool = False
+    term: int = 0
+
+
 class Log(Protocol):
     """A log of entries that all servers apply in the same order."""
 
     @property
     def is_leader(self) -> bool:
         """Whether this server may propose right now."""
+
+    @property
+    def leadership(self) -> Leadership:
+        """Who leads now."""
+
+    async def leadership_changed(self, seen: Leadership) -> Leadership:
+        """Waits until the leadership is another one than ``seen``; returns it."""
+
+    async def read_index(self, *, timeout_s: float = 10.0) -> int:
+        """Returns once this server's state holds everything that was acknowledged anywhere before the call; the index
+        of that state. Raises NoLeader where this server does not lead, TimedOut."""
 
     @property
     def durable(self) -> bool:

@@ -104,6 +104,12 @@ class Core:
         return self._replica.election.leader
 
     @property
+    def in_office(self) -> bool:
+        """Whether it leads and has applied an entry of its own term, hence everything that was ever acknowledged."""
+        replica = self._replica
+        return replica.leadership is not None and replica.wal.term_at(self.applied_index) == replica.engine.term
+
+    @property
     def commit_index(self) -> int:
         """Up to where entries are known to be committed."""
         return self._replica.commit_index

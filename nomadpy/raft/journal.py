@@ -27,7 +27,7 @@ import numpy as np
 import trio
 
 from nomadpy.model.errors import Bug, NoLeader, NomadError, OutcomeUnknown, TimedOut
-from nomadpy.raft.contract import Apply, LogStatistics
+from nomadpy.raft.contract import Apply, Leadership, LogStatistics
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +76,22 @@ class JournalLog:
     def is_leader(self) -> bool:
         """Once the journal was read, unless the disk failed."""
         return self._ready and not self._broken
+
+    @property
+    def leadership(self) -> Leadership:
+        """This server's, once the journal was read."""
+        return Leadership(leader="journal", leading=True, term=1) if self._ready else Leadership()
+
+    async def leadership_changed(self, seen: Leadership) -> Leadership:
+        """It never changes while the journal works."""
+        if seen == self.leadership:
+            await trio.sleep_forever()
+        return self.leadership
+
+    async def read_index(self, *, timeout_s: float = 10.0) -> int:
+        """Everything proposed is applied before it is answered."""
+        await trio.lowlevel.checkpoint()
+        return self._index
 
     @property
     def durable(self) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import trio
 
-from nomadpy.raft.contract import Apply, LogStatistics
+from nomadpy.raft.contract import Apply, Leadership, LogStatistics
 
 
 class MemoryLog:
@@ -20,6 +20,22 @@ class MemoryLog:
     def is_leader(self) -> bool:
         """Always: there is nobody else."""
         return True
+
+    @property
+    def leadership(self) -> Leadership:
+        """This server's, for ever."""
+        return Leadership(leader="memory", leading=True, term=1)
+
+    async def leadership_changed(self, seen: Leadership) -> Leadership:
+        """It never changes."""
+        if seen == self.leadership:
+            await trio.sleep_forever()
+        return self.leadership
+
+    async def read_index(self, *, timeout_s: float = 10.0) -> int:
+        """Everything proposed is applied already."""
+        await trio.lowlevel.checkpoint()
+        return self._index
 
     @property
     def durable(self) -> bool:

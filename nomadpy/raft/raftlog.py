@@ -22,7 +22,7 @@ import msgspec
 import trio
 
 from nomadpy.model.errors import Bug, NoLeader, OutcomeUnknown, TimedOut
-from nomadpy.raft.contract import Apply, LogStatistics
+from nomadpy.raft.contract import Apply, Leadership, LogStatistics
 from nomadpy.raft.core import Core
 from nomadpy.raft.disk import DiskDirectory
 from nomadpy.raft.engine import Role
@@ -90,7 +90,8 @@ def _no_restore(index: int, _data: bytes) -> None:
 
 
 class RaftLog:
-    """A replicated log under ``directory``. A single server needs no ``send`` and no ``voters`` but itself."""
+    """A replicated log under ``directory``. ``voters`` are who votes in a log that is still empty: None for this server
+    alone, ``()`` for a server that waits until a leader takes it in. A single server needs no ``send``."""
 
     def __init__(
         self,
@@ -98,20 +99,21 @@ class RaftLog:
         apply: Apply,
         *,
         name: str,
-        voters: tuple[str, ...] = (),
+        voters: tuple[str, ...] | None = None,
         send: Send | None = None,
         snapshots: Snapshots | None = None,
         settings: RaftSettings | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._directory, self._apply, self._name = directory, apply, name
-        self._voters = voters or (name,)
+        self._voters = (name,) if voters is None else voters
         self._send, self._snapshots, self._settings = send, snapshots, settings or RaftSettings()
         self._rng = rng or random.SystemRandom()
         self._core: Core | None = None
         self._wal: Wal | None = None
         self._in, self._out = trio.open_memory_channel[_Event](4096)
         self._open: set[_Request] = set()
+        self._leadership, self._leadership_moved = Leadership(), trio.Event()
         self._proposed = 0
         self._sync_ms = self._sync_ms_average = 0.0
         self._snapshot_at = 0
@@ -136,6 +138,18 @@ class RaftLog:
         return self._core.leader if self._core is not None else None
 
     @property
+    def leadership(self) -> Leadership:
+        """Who leads. This server counts as leading only once an entry of its own term is applied, for only then its
+        state holds everything that former leaders acknowledged."""
+        return self._leadership
+
+    async def leadership_changed(self, seen: Leadership) -> Leadership:
+        """Waits until the leadership is another one than ``seen``; returns it."""
+        while self._leadership == seen:
+            await self._leadership_moved.wait()
+        return self._leadership
+
+    @property
     def durable(self) -> bool:
         """Always."""
         return True
@@ -154,6 +168,7 @@ class RaftLog:
             raise group.exceptions[0] if len(group.exceptions) == 1 else group from None
         finally:
             self._core = None
+            self._note_leadership(None)
             self._fail_open_requests()
             if wal is not None:
                 wal.close()
@@ -298,7 +313,18 @@ class RaftLog:
         self._send_all(late)
         for answer in core.take_answers():
             self._answer(answer)
+        self._note_leadership(core)
         self._maybe_snapshot(core, store, nursery)
+
+    def _note_leadership(self, core: Core | None) -> None:
+        if core is None:
+            now = Leadership()
+        else:
+            now = Leadership(leader=core.leader or "", leading=core.in_office, term=core.term)
+        if now != self._leadership:
+            self._leadership = now
+            self._leadership_moved.set()
+            self._leadership_moved = trio.Event()
 
     def _take(self, core: Core, event: _Event) -> None:
         if isinstance(event, _Lost):
