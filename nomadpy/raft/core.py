@@ -23,6 +23,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from nomadpy.model.errors import Invalid, NoLeader, Refused
+from nomadpy.raft.configuration import Configuration, describe
 from nomadpy.raft.election import is_up_to_date
 from nomadpy.raft.engine import Role
 from nomadpy.raft.entries import COMMAND, configuration_entry
@@ -123,6 +124,10 @@ class Core:
     def voters(self) -> tuple[str, ...]:
         """The newest configuration in its log."""
         return self._replica.voters
+
+    def configuration(self, now: float) -> Configuration:
+        """Who belongs to the log and, on a leader, how far each one is."""
+        return describe(self._replica, now)
 
     @property
     def counts(self) -> Counts:
@@ -254,7 +259,7 @@ class Core:
             wal=replica.wal,
         )
         if refusal is None and request.change == "add":
-            known = request.server in replica.learners
+            known = request.server in replica.learners and request.server not in replica.farewells
             refusal = check_learner(
                 request.server,
                 match_index=replica.engine.match_index(request.server) if known else None,
@@ -369,6 +374,9 @@ class Core:
             and is_up_to_date(request, replica.wal)
         )
         replica.say(sender, PreVote(term=replica.engine.term, for_term=request.for_term, granted=granted))
+        if replica.leadership is not None and sender not in replica.voters:
+            # It was removed while it could not hear of it, and would ask for ever.
+            replica.say_farewell(sender)
 
     def _on_pre_vote(self, sender: str, answer: PreVote) -> None:
         # One that grants is of an earlier term than the one asked for, so terms are not compared as elsewhere.

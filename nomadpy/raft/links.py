@@ -2,7 +2,11 @@
 
 Each server dials every other one and only sends on what it dialed; it only reads what it accepted. So there are two
 streams between two servers, and messages of one direction never overtake each other: of several streams from the same
-server the newest counts and the others are closed. The first frame says who sends.
+server the newest counts and the others are closed. The first frame (``Hello``) says who sends, and of which cluster.
+
+Two clusters must never mix, not even when an address or a disk's copy ends up in the wrong one: a server that knows its
+cluster takes streams from that one only. One that does not know yet has an empty log and waits to be taken in; it
+belongs to the cluster of the first server that speaks to it, and remembers that durably before it hears more.
 
 Who a stream really belongs to is not decided here: ``serve`` is told by ``allowed`` which names the peer's certificate
 may carry. Messages may be lost (a full outbox, a broken stream), as the protocol expects; a stream that carries
@@ -17,6 +21,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
+import msgspec
 import trio
 
 from nomadpy.model.errors import Invalid
@@ -27,14 +32,27 @@ log = logging.getLogger(__name__)
 Connect: TypeAlias = Callable[[str], Awaitable[trio.abc.Stream]]
 Receive: TypeAlias = Callable[[str, Message], Awaitable[None]]
 Lost: TypeAlias = Callable[[str], Awaitable[None]]
+Learn: TypeAlias = Callable[[str], Awaitable[None]]
 
 _LENGTH = struct.Struct("<I")
-_NAME_BYTES_MAX = 256
+_NAME_CHARS_MAX = 256
+_HELLO_BYTES_MAX = 4096
 _READ_BYTES = 1 << 18
 # More than the core sends before it hears an answer.
 OUTBOX_BYTES_MAX = 32 << 20
 CONNECT_TIMEOUT_S = 2.0
 RETRY_S = 0.2
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag="h"):
+    """The first frame of a stream: who sends on it, and the id of its cluster, "" when it belongs to none yet. New
+    fields are only ever added at the end, with a default."""
+
+    server: str
+    cluster_id: str = ""
+
+
+_HELLO = msgspec.msgpack.Decoder(Hello)
 
 
 def certificate_names(stream: trio.SSLStream[trio.SocketStream]) -> frozenset[str]:
@@ -75,13 +93,30 @@ class _Outbox:
 class Links:
     """All streams of one server. ``connect(name)`` gives an authenticated stream to a server or raises OSError,
     ssl.SSLError or trio.BrokenResourceError; ``receive`` and ``lost`` are a RaftLog's ``receive`` and
-    ``connection_reset``."""
+    ``connection_reset``. ``cluster_id`` is the cluster that this server belongs to, "" when it waits to be taken in;
+    then ``learn`` is called with the first one it hears of, and stores it durably."""
 
-    def __init__(self, name: str, *, connect: Connect, receive: Receive, lost: Lost) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        connect: Connect,
+        receive: Receive,
+        lost: Lost,
+        cluster_id: str = "",
+        learn: Learn | None = None,
+    ) -> None:
         self._name, self._connect, self._receive, self._lost = name, connect, receive, lost
+        self._cluster_id, self._learn = cluster_id, learn
+        self._learning = trio.Lock()
         self._outboxes: dict[str, _Outbox] = {}
         self._accepted: dict[str, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
+
+    @property
+    def cluster_id(self) -> str:
+        """The cluster that this server belongs to, as far as it knows."""
+        return self._cluster_id
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keeps a stream to every server that ``send`` was called for, until cancelled."""
@@ -110,26 +145,40 @@ class Links:
                         if sender:
                             await self._receive(sender, decode(frame))
                         else:
-                            sender = self._admit(frame, allowed, scope)
+                            sender = await self._admit(frame, allowed, scope)
             except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError) as error:
                 log.debug("raft.stream-broken", extra={"server": sender, "error": str(error)})
             except Invalid as error:
                 log.warning("raft.stream-refused", extra={"server": sender, "error": str(error)})
+            except OSError as error:
+                # The cluster's id could not be stored; the other end tries again.
+                log.error("raft.cluster-not-stored", extra={"error": str(error)})
         # A newer stream may have taken its place meanwhile.
         if sender and self._accepted.get(sender) is scope:
             del self._accepted[sender]
             await self._lost(sender)
         await trio.aclose_forcefully(stream)
 
-    def _admit(self, frame: bytes, allowed: Callable[[str], bool], scope: trio.CancelScope) -> str:
-        name = frame[:_NAME_BYTES_MAX].decode(errors="replace")
-        if not name or name == self._name or len(frame) > _NAME_BYTES_MAX or not allowed(name):
-            raise Invalid(f"a stream from {name!r} was not accepted: its certificate does not carry that name")
-        older = self._accepted.get(name)
-        self._accepted[name] = scope
+    async def _admit(self, frame: bytes, allowed: Callable[[str], bool], scope: trio.CancelScope) -> str:
+        hello = _hello(frame)
+        if hello.server == self._name or not allowed(hello.server):
+            raise Invalid(f"a stream from {hello.server!r} was not accepted: its certificate does not carry that name")
+        await self._check_cluster(hello)
+        older = self._accepted.get(hello.server)
+        self._accepted[hello.server] = scope
         if older is not None:
             older.cancel()
-        return name
+        return hello.server
+
+    async def _check_cluster(self, hello: Hello) -> None:
+        async with self._learning:
+            if not self._cluster_id and hello.cluster_id:
+                if self._learn is not None:
+                    await self._learn(hello.cluster_id)
+                self._cluster_id = hello.cluster_id
+        if hello.cluster_id != self._cluster_id:
+            theirs = f"belongs to cluster {hello.cluster_id}" if hello.cluster_id else "belongs to no cluster yet"
+            raise Invalid(f"server {hello.server} {theirs}, this one to {self._cluster_id}; they must not mix")
 
     async def _keep_sending(self, peer: str, outbox: _Outbox) -> None:
         while True:
@@ -147,11 +196,23 @@ class Links:
             await trio.sleep(RETRY_S)
 
     async def _send_on(self, stream: trio.abc.Stream, outbox: _Outbox) -> None:
-        name = self._name.encode()
-        await stream.send_all(_LENGTH.pack(len(name)) + name)
+        hello = msgspec.msgpack.encode(Hello(self._name, self._cluster_id))
+        await stream.send_all(_LENGTH.pack(len(hello)) + hello)
         outbox.connected = True
         while True:
             await stream.send_all(await outbox.take())
+
+
+def _hello(frame: bytes) -> Hello:
+    if len(frame) > _HELLO_BYTES_MAX:
+        raise Invalid(f"a stream began with {len(frame)} bytes that should say who sends")
+    try:
+        hello = _HELLO.decode(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Invalid(f"a stream did not begin with the name of its server: {error}") from error
+    if not hello.server or len(hello.server) > _NAME_CHARS_MAX or len(hello.cluster_id) > _NAME_CHARS_MAX:
+        raise Invalid("a stream began with an empty or overlong name")
+    return hello
 
 
 class FrameReader:

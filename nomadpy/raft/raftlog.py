@@ -21,7 +21,8 @@ from typing import Any, TypeAlias
 import msgspec
 import trio
 
-from nomadpy.model.errors import Bug, NoLeader, OutcomeUnknown, TimedOut
+from nomadpy.model.errors import Bug, NoLeader, OutcomeUnknown, Refused, TimedOut
+from nomadpy.raft.configuration import Configuration
 from nomadpy.raft.contract import Apply, Leadership, LogStatistics
 from nomadpy.raft.core import Core
 from nomadpy.raft.disk import DiskDirectory
@@ -56,12 +57,15 @@ class Snapshots(msgspec.Struct, frozen=True):
 
 
 class _Request:
-    """What a task waits for; ``begin`` hands it to the core, with itself as the ticket."""
+    """What a task waits for; ``begin`` hands it to the core, with itself as the ticket. One that is ``at_once`` is
+    answered as soon as that was done."""
 
-    __slots__ = ("abandoned", "answer", "begin", "done", "size", "taken", "writes")
+    __slots__ = ("abandoned", "answer", "at_once", "begin", "done", "size", "taken", "writes")
 
-    def __init__(self, begin: Callable[[Core, object], None], *, writes: bool, size: int = 0) -> None:
-        self.begin, self.writes, self.size = begin, writes, size
+    def __init__(
+        self, begin: Callable[[Core, object], None], *, writes: bool, size: int = 0, at_once: bool = False
+    ) -> None:
+        self.begin, self.writes, self.size, self.at_once = begin, writes, size, at_once
         self.done = trio.Event()
         self.answer: Answer | None = None
         self.taken = False
@@ -202,12 +206,44 @@ class RaftLog:
 
     async def change_voters(self, change: Change, server: str, *, timeout_s: float = 10.0) -> None:
         """Adds a server to those that vote, or removes it. One that is added has to be a learner that caught up
-        (``core.add_learner``). Raises Conflict with the reason when that may not be now, NoLeader on a follower."""
+        (``add_learner``). Raises Conflict with the reason when that may not be now, NoLeader on a follower."""
 
         def begin(core: Core, ticket: object) -> None:
             core.propose_conf(ticket, change, server)
 
         await self._ask(_Request(begin, writes=True), timeout_s)
+
+    def configuration(self) -> Configuration:
+        """Who belongs to the log and, on its leader, how far each server is. Raises NoLeader before ``run``."""
+        return self.core.configuration(trio.current_time())
+
+    async def add_learner(self, server: str, *, timeout_s: float = 10.0) -> None:
+        """Serves a server that does not vote, as long as this one leads. Raises NoLeader on a follower."""
+        await self._order(lambda core: core.add_learner(server), timeout_s)
+
+    async def remove_learner(self, server: str, *, timeout_s: float = 10.0) -> None:
+        """Ends ``add_learner``. Raises NoLeader on a follower."""
+        await self._order(lambda core: core.remove_learner(server), timeout_s)
+
+    async def transfer_leadership(self, server: str, *, timeout_s: float = 5.0) -> Leadership:
+        """Hands the leadership over to a voter; returns once another server leads. Raises Refused when the other does
+        not vote, NoLeader on a follower, TimedOut when this server still leads after ``timeout_s``."""
+        if server == self._name:
+            return self.leadership
+        await self._order(lambda core: core.transfer_leadership(server), timeout_s)
+        with trio.move_on_after(timeout_s):
+            while (now := self.leadership).leader in ("", self._name):
+                await self.leadership_changed(now)
+            return now
+        raise TimedOut(f"{server} did not take over the leadership within {timeout_s:g} s; it may be too far behind")
+
+    async def _order(self, action: Callable[[Core], None], timeout_s: float) -> None:
+        def begin(core: Core, _ticket: object) -> None:
+            if core.role is not Role.LEADER:
+                raise NoLeader("this server does not lead")
+            action(core)
+
+        await self._ask(_Request(begin, writes=False, at_once=True), timeout_s)
 
     async def receive(self, sender: str, message: Message) -> None:
         """Takes a message of another server, whose name was authenticated."""
@@ -333,7 +369,13 @@ class RaftLog:
             event.taken = True
             self._open.add(event)
             self._proposed += event.writes
-            event.begin(core, event)
+            try:
+                event.begin(core, event)
+            except (NoLeader, Refused) as error:
+                self._answer(Answer(event, error=error))
+            else:
+                if event.at_once:
+                    self._answer(Answer(event))
 
     def _answer(self, answer: Answer) -> None:
         request = answer.ticket

@@ -25,6 +25,9 @@ from nomadpy.raft.snapshot import OutgoingSnapshot, Snapshot, SnapshotCorrupt, S
 from nomadpy.raft.wal import Wal
 
 Addressed: TypeAlias = tuple[str, Message]
+# For so long a leader tries to tell a server that it was removed, and so many of them at once.
+_FAREWELL_S = 10.0
+_FAREWELLS_MAX = 16
 
 
 class StateMachine(msgspec.Struct, frozen=True):
@@ -71,6 +74,8 @@ class Replica:
         self.base_voters = snapshot.point.voters if snapshot else tuple(sorted(voters))
         self.voters = configuration_at(wal, self.base_voters)
         self.learners: set[str] = set()
+        # Learners that are served only until they know that they were removed: up to which entry, and until when.
+        self.farewells: dict[str, tuple[int, float]] = {}
         self.engine = Engine(name, self.peers, wal, apply=self._apply, batch_bytes=settings.batch_bytes)
         self.engine.on_sent(self._count_sent)
         if snapshot is not None:
@@ -177,6 +182,7 @@ class Replica:
         for learner in sorted(self.learners):
             self.engine.remove_learner(learner)
         self.learners.clear()
+        self.farewells.clear()
         for read in leadership.reads:
             self.answer(read.ticket, error=NoLeader())
         for ticket in self._pending.values():
@@ -229,6 +235,8 @@ class Replica:
     def replicate(self) -> None:
         """Begins a round when one is due."""
         leadership = self.leadership
+        if leadership is not None:
+            self._end_farewells()
         if leadership is None or not leadership.followers or not leadership.round_due(self.now, self.wal.last):
             return
         leadership.begin_round(self.now, self.wal.last)
@@ -322,10 +330,28 @@ class Replica:
             self.engine.remove_voter(peer)
             if self.leadership is not None:
                 self.leadership.drop(peer)
+                self.say_farewell(peer)
         self.drain()
 
+    def say_farewell(self, peer: str) -> None:
+        """Serves a server that does not belong to the configuration until it has read that for itself: it knows no
+        better than to vote and to campaign before."""
+        if peer not in self.learners and len(self.farewells) < _FAREWELLS_MAX:
+            self._serve_learner(peer)
+            self.farewells[peer] = (self.wal.last, self.now + _FAREWELL_S)
+
+    def _end_farewells(self) -> None:
+        for peer, (index, deadline) in sorted(self.farewells.items()):
+            told = self.commit_index >= index and self.engine.match_index(peer) >= index
+            if told or self.now >= deadline:
+                self.drop_learner(peer)
+
     def add_learner(self, peer: str) -> None:
-        """Serves a server that does not vote."""
+        """Serves a server that does not vote, until ``drop_learner``."""
+        self.farewells.pop(peer, None)
+        self._serve_learner(peer)
+
+    def _serve_learner(self, peer: str) -> None:
         if self.leadership is not None and peer not in self.learners and peer not in self.voters:
             self.learners.add(peer)
             self.engine.add_learner(peer)
@@ -333,6 +359,7 @@ class Replica:
 
     def drop_learner(self, peer: str) -> None:
         """Ends that."""
+        self.farewells.pop(peer, None)
         if peer in self.learners:
             self.learners.discard(peer)
             self.engine.remove_learner(peer)

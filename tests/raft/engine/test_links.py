@@ -9,6 +9,7 @@ import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -19,9 +20,15 @@ from cryptography.x509.oid import NameOID
 from test_raftlog import QUICK, State, until
 
 from nomadpy.model.errors import NoLeader
-from nomadpy.raft.links import Links, certificate_names
+from nomadpy.raft.links import Hello, Links, certificate_names
 from nomadpy.raft.messages import Message, Vote, encode
 from nomadpy.raft.raftlog import RaftLog
+
+
+def hello(name: str, cluster_id: str = "") -> bytes:
+    """The first frame of a stream."""
+    data = msgspec.msgpack.encode(Hello(name, cluster_id))
+    return struct.pack("<I", len(data)) + data
 
 
 class Authority:
@@ -150,7 +157,7 @@ async def test_three_servers_agree_over_tls_and_survive_one(tmp_path: Path) -> N
         assert next(iter(servers.values())).state.values[-1] == b"after"
 
 
-async def hears(server: Server, port: int, context: ssl.SSLContext | None, name: bytes) -> bool:
+async def hears(server: Server, port: int, context: ssl.SSLContext | None, name: str) -> bool:
     """Whether a stream that calls itself ``name`` stays open after its first messages."""
     stream: trio.abc.Stream = await trio.open_tcp_stream("127.0.0.1", port)
     try:
@@ -158,7 +165,7 @@ async def hears(server: Server, port: int, context: ssl.SSLContext | None, name:
             stream = trio.SSLStream(stream, context, server_hostname=server.name)
             await stream.do_handshake()
         vote = encode(Vote(10**6))
-        await stream.send_all(struct.pack("<I", len(name)) + name + struct.pack("<I", len(vote)) + vote)
+        await stream.send_all(hello(name) + struct.pack("<I", len(vote)) + vote)
         with trio.move_on_after(0.3):
             await stream.receive_some(1)
             return False
@@ -186,9 +193,9 @@ async def test_strangers_are_turned_away(tmp_path: Path) -> None:
             (other, leader.name),
             (anonymous, leader.name),
         ):
-            assert not await hears(follower, ports[follower.name], context, name.encode())
+            assert not await hears(follower, ports[follower.name], context, name)
         assert follower.log.core.term == term
-        assert await hears(follower, ports[follower.name], valid, b"z"), "its own name it may use"
+        assert await hears(follower, ports[follower.name], valid, "z"), "its own name it may use"
         assert follower.log.core.term == term
 
 
@@ -211,7 +218,7 @@ async def test_a_malformed_stream_is_closed(frame: bytes) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: links.serve(ours, allowed=lambda name: name == "b"))
         vote = encode(Vote(3))
-        await theirs.send_all(struct.pack("<I", 1) + b"b" + struct.pack("<I", len(vote)) + vote + frame)
+        await theirs.send_all(hello("b") + struct.pack("<I", len(vote)) + vote + frame)
         if not frame:
             await theirs.aclose()
     assert heard == [("b", Vote(3))]
@@ -236,7 +243,7 @@ async def test_the_newest_stream_of_a_server_counts() -> None:
         for _ in range(2):
             ours, theirs = trio.testing.memory_stream_pair()
             nursery.start_soon(lambda stream=ours: links.serve(stream, allowed=lambda _name: True))
-            await theirs.send_all(struct.pack("<I", 1) + b"b")
+            await theirs.send_all(hello("b"))
             await trio.testing.wait_all_tasks_blocked()
             ends.append(theirs)
         with pytest.raises(trio.BrokenResourceError):
@@ -246,3 +253,69 @@ async def test_the_newest_stream_of_a_server_counts() -> None:
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert heard == [Vote(3)]
+
+
+async def admitted(links: Links, name: str, cluster_id: str) -> bool:
+    """Whether a stream of that server and cluster is kept open."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: links.serve(ours, allowed=lambda _name: True))
+        await theirs.send_all(hello(name, cluster_id))
+        await trio.testing.wait_all_tasks_blocked()
+        try:
+            await theirs.send_all(b"\0")
+        except trio.BrokenResourceError:
+            kept = False
+        else:
+            kept = True
+        nursery.cancel_scope.cancel()
+    return kept
+
+
+def pretend_links(cluster_id: str, learnt: list[str]) -> Links:
+    async def receive(_sender: str, _message: Message) -> None:
+        raise AssertionError("nothing is said in these tests")
+
+    async def lost(_server: str) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def connect(peer: str) -> trio.abc.Stream:
+        raise OSError(peer)
+
+    async def learn(cluster_id: str) -> None:
+        learnt.append(cluster_id)
+        await trio.lowlevel.checkpoint()
+
+    return Links("a", connect=connect, receive=receive, lost=lost, cluster_id=cluster_id, learn=learn)
+
+
+async def test_another_cluster_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    links = pretend_links("one", [])
+    assert await admitted(links, "b", "one")
+    assert not await admitted(links, "b", "two")
+    assert "belongs to cluster two, this one to one" in str(caplog.records[-1].error)  # type: ignore[attr-defined]
+    assert not await admitted(links, "b", ""), "who belongs to none has nothing to say"
+
+
+async def test_who_waits_to_be_taken_in_belongs_to_the_first_that_speaks() -> None:
+    learnt: list[str] = []
+    links = pretend_links("", learnt)
+    assert await admitted(links, "b", "one")
+    assert learnt == ["one"]
+    assert links.cluster_id == "one"
+    assert not await admitted(links, "c", "two")
+    assert await admitted(links, "c", "one")
+    assert learnt == ["one"]
+
+
+async def test_a_cluster_that_cannot_be_remembered_is_not_joined(caplog: pytest.LogCaptureFixture) -> None:
+    links = pretend_links("", [])
+
+    async def learn(_cluster_id: str) -> None:
+        await trio.lowlevel.checkpoint()
+        raise OSError("no space left")
+
+    links._learn = learn
+    assert not await admitted(links, "b", "one")
+    assert links.cluster_id == ""
+    assert "no space left" in str(caplog.records[-1].error)  # type: ignore[attr-defined]

@@ -52,6 +52,61 @@ def test_members_change_one_at_a_time() -> None:
     assert acknowledged(a) == ["b"]
 
 
+def test_who_is_removed_is_told_and_falls_silent() -> None:
+    cluster = Hand("abc")
+    cluster.elect("a")
+    a, c = cluster["a"], cluster["c"]
+    a.core.propose_conf("gone", "remove", "c")
+    cluster.settle()
+    assert c.core.voters == ("a", "b")
+    assert c.core.next_wake() == float("inf"), "it never campaigns"
+    assert a.core.configuration(cluster.now).learners == ()
+    cluster.settle()
+    assert not any(recipient == "c" for recipient, _ in a.step()), "nothing more is sent to it"
+
+
+def test_who_was_down_when_it_was_removed_comes_back_harmlessly() -> None:
+    cluster = Hand("abc")
+    cluster.elect("a")
+    a = cluster["a"]
+    a.core.propose_conf("gone", "remove", "c")
+    cluster.settle("ab")
+    # Longer than the leader tries to tell it.
+    for _ in range(4):
+        cluster.settle("ab", rounds=30)
+    write(cluster, "a", 30, "ab")
+    c = cluster.restart("c")
+    assert "c" in c.core.voters
+    term = a.core.term
+    for _ in range(3):
+        c.core._replica.election.deadline = cluster.now
+        for recipient, message in c.step():
+            assert not isinstance(message, VoteRequest), recipient
+        cluster.settle()
+    assert c.core.voters == ("a", "b")
+    assert c.core.next_wake() == float("inf")
+    assert (a.core.role, a.core.term) == (Role.LEADER, term)
+    write(cluster, "a", 1, "ab", start=100)
+    assert 100 in acknowledged(a)
+
+
+def test_who_is_only_told_of_its_removal_cannot_become_a_voter() -> None:
+    cluster = Hand("abc")
+    cluster.elect("a")
+    a = cluster["a"]
+    a.core.propose_conf("gone", "remove", "c")
+    cluster.settle("ab")
+    a.core.propose_conf("back", "add", "c")
+    cluster.settle("ab")
+    refused = [answer.error for answer in a.answers if answer.ticket == "back"]
+    assert [str(error) for error in refused] == ["c is no learner; add it as one first"]
+    a.core.add_learner("c")
+    cluster.settle()
+    a.core.propose_conf("again", "add", "c")
+    cluster.settle()
+    assert "again" in acknowledged(a)
+
+
 def test_a_configuration_is_rolled_back_with_its_entry() -> None:
     cluster = Hand("abc")
     b = cluster["b"]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from nomadpy.model.errors import Bug, Conflict, NoLeader, NomadError, OutcomeUnknown, TimedOut
+from nomadpy.model.errors import Bug, Conflict, NoLeader, NomadError, OutcomeUnknown, Refused, TimedOut
 from nomadpy.raft.contract import Log
 from nomadpy.raft.messages import Message, decode, encode
 from nomadpy.raft.raftlog import RaftLog, Snapshots
@@ -271,10 +271,62 @@ async def test_members_change_while_it_runs(tmp_path: Path) -> None:
         assert leader.core.voters == tuple(sorted(set(cluster.names) - {gone}))
         with pytest.raises(Conflict, match="is not a voting server"):
             await leader.change_voters("remove", gone)
-        leader.core.add_learner(gone)
+        await leader.add_learner(gone)
+        assert leader.configuration().learners == (gone,)
         await until(lambda: leader.core._replica.engine.match_index(gone) == leader.core.commit_index)
         await leader.change_voters("add", gone)
         assert leader.core.voters == cluster.names
+
+
+async def test_who_belongs_to_the_log_and_how_far_they_are(tmp_path: Path) -> None:
+    async with three(tmp_path) as cluster:
+        await cluster.propose(b"first")
+        leader = await cluster.leader()
+        await until(lambda: all(peer.lag == 0 for peer in leader.configuration().peers))
+        seen = leader.configuration()
+        assert (seen.leader, seen.leading, seen.voters, seen.learners) == (leader._name, True, cluster.names, ())
+        assert all(peer.contact_s is not None and peer.last_term == seen.term for peer in seen.peers)
+        follower = next(log for log in cluster.logs.values() if log is not leader)
+        assert follower.configuration().voters == cluster.names
+        other = next(peer for peer in follower.configuration().peers if peer.server == leader._name)
+        assert other.contact_s is None
+        with pytest.raises(NoLeader):
+            await follower.add_learner("d")
+
+
+async def test_the_leadership_goes_where_it_is_sent(tmp_path: Path) -> None:
+    async with three(tmp_path) as cluster:
+        await cluster.propose(b"first")
+        leader = await cluster.leader()
+        other = min(set(cluster.names) - {leader._name})
+        assert (await leader.transfer_leadership(leader._name)).leader == leader._name
+        assert (await leader.transfer_leadership(other)).leader == other
+        await until(lambda: cluster.logs[other].leadership.leading)
+        with pytest.raises(NoLeader):
+            await leader.transfer_leadership(other)
+        with pytest.raises(Refused, match="cannot go from"):
+            await cluster.logs[other].transfer_leadership("stranger")
+
+
+async def test_who_does_not_take_over_leaves_the_leadership_where_it_is(tmp_path: Path) -> None:
+    async with three(tmp_path) as cluster:
+        await cluster.propose(b"first")
+        leader = await cluster.leader()
+        gone = min(set(cluster.names) - {leader._name})
+        await cluster.stop(gone)
+        await cluster.propose(b"second")
+        with pytest.raises(TimedOut, match="did not take over"):
+            await leader.transfer_leadership(gone, timeout_s=0.5)
+        assert leader.is_leader
+
+
+async def test_a_single_server_leads_before_it_reports_started_or_in_the_next_cycle(tmp_path: Path) -> None:
+    log = single(tmp_path, State())
+    async with running(log):
+        with trio.fail_after(1):
+            while not (now := log.leadership).leading:
+                await log.leadership_changed(now)
+        assert log.configuration().peers[0].contact_s == 0.0
 
 
 async def test_without_a_majority_nothing_is_promised(tmp_path: Path) -> None:
