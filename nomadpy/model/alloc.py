@@ -6,12 +6,12 @@ belongs to plans and operators, ``client_status`` and the task states belong to 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from msgspec import field
 
 from nomadpy.model.job import Job
-from nomadpy.model.naming import Noun, SparseNoun
+from nomadpy.model.naming import OMIT_EMPTY, Noun, SparseNoun
 from nomadpy.model.resources import AllocatedResources, DNSConfig, Resources
 from nomadpy.model.time import Moment
 
@@ -129,8 +129,20 @@ class ScoreMeta(Noun):
     norm_score: float = 0.0
 
 
+class Help(Noun):
+    """A change after which one more allocation would find a node. ``lacking`` is how much of what is missing there, in
+    MHz and MB; ``nodes`` are the ids of the first few of ``node_count`` nodes. Nomad has no such record."""
+
+    kind: str = ""
+    text: str = ""
+    lacking: dict[str, int] = {}
+    nodes: tuple[str, ...] = ()
+    node_count: int = 0
+
+
 class AllocMetric(Noun):
-    """Why an allocation went where it went, or why it could not be placed: counts of nodes per filter."""
+    """Why an allocation went where it went, or why it could not be placed: counts of nodes per filter, and what would
+    have helped."""
 
     nodes_evaluated: int = 0
     nodes_filtered: int = 0
@@ -148,6 +160,7 @@ class AllocMetric(Noun):
     score_meta_data: tuple[ScoreMeta, ...] = ()
     allocation_time_ns: int = 0
     coalesced_failures: int = 0
+    would_help: Annotated[tuple[Help, ...], OMIT_EMPTY] = ()
 
 
 class Allocation(SparseNoun):

@@ -8,25 +8,31 @@ from typing import cast
 import numpy as np
 
 from nomadpy.model.job import Job, TaskGroup, VolumeRequest
-from nomadpy.model.resources import Constraint
+from nomadpy.model.resources import Constraint, RequestedDevice
 from nomadpy.scheduler.facts import Facts, matches_any
 from nomadpy.scheduler.operators import DISTINCT_HOSTS, DISTINCT_PROPERTY
 from nomadpy.scheduler.targets import escapes_class
-from nomadpy.state.view import BoolColumn
+from nomadpy.state.view import BoolColumn, IntColumn
 
 _DISTINCT = (DISTINCT_HOSTS, DISTINCT_PROPERTY)
 _MEMO_LIMIT = 4096
+NOT_READY = "node is not ready or not eligible"
+Asked = Constraint | RequestedDevice | VolumeRequest | str
 
 
 class Check:
     """One condition: the reason under which nodes that fail it are counted, and the nodes that pass. ``by_class`` are
     the nodes that a waiting evaluation should consider possible; it differs from ``passes`` for conditions that can
-    change while the node keeps its class."""
+    change while the node keeps its class. ``asked`` is what the job file asks for, for those who explain."""
 
-    def __init__(self, reason: str, passes: BoolColumn, by_class: BoolColumn | None = None) -> None:
+    def __init__(
+        self, reason: str, passes: BoolColumn, by_class: BoolColumn | None = None, *, kind: str, asked: Asked
+    ) -> None:
         self.reason = reason
         self.passes = passes
         self.by_class = passes if by_class is None else by_class
+        self.kind = kind
+        self.asked = asked
 
 
 class Eligibility:
@@ -46,7 +52,16 @@ class Eligibility:
         self.class_filtered: dict[str, int] = {}
         self.escaped = False
         self._possible = self.in_scope.copy()
-        for check in checks(facts, job, group):
+        pool_name = job.node_pool or "default"
+        lasting = list(checks(facts, job, group))
+        self.conditions: tuple[Check, ...] = (
+            Check(NOT_READY, facts.ready, kind="node", asked=""),
+            Check("datacenter", datacenters, kind="datacenter", asked=", ".join(job.datacenters)),
+            Check("node pool", pool, kind="node pool", asked=pool_name),
+            *lasting,
+        )
+        self._nearness: tuple[IntColumn, IntColumn] | None = None
+        for check in lasting:
             dropped = candidates & ~check.passes
             count = int(np.count_nonzero(dropped))
             if count:
@@ -60,6 +75,19 @@ class Eligibility:
             escapes_class(target) for c in lasting_constraints(job, group) for target in (c.l_target, c.r_target)
         )
         self.mask: BoolColumn = candidates
+
+    def nearness(self, facts: Facts) -> tuple[IntColumn, IntColumn]:
+        """Per node how many of ``conditions`` it fails, and the position of the last of these. For those who explain;
+        worked out once. A number that no node has any more fails more than all."""
+        if self._nearness is None:
+            failed: IntColumn = np.where(facts.present, 0, len(self.conditions) + 1)
+            last: IntColumn = np.zeros(facts.size, dtype=np.int64)
+            for position, check in enumerate(self.conditions):
+                against = ~check.passes
+                failed += against
+                last[against] = position
+            self._nearness = failed, last
+        return self._nearness
 
     def classes(self, facts: Facts) -> dict[str, bool]:
         """Computed class → whether a node of it might ever run the group."""
@@ -98,16 +126,18 @@ def checks(facts: Facts, job: Job, group: TaskGroup) -> Iterator[Check]:
         if constraint.operand not in _DISTINCT:
             yield _constraint_check(facts, constraint)
     for driver in sorted({task.driver for task in group.tasks}):
-        yield Check("missing drivers", facts.has_driver(driver), facts.knows_driver(driver))
+        usable, known = facts.has_driver(driver), facts.knows_driver(driver)
+        yield Check("missing drivers", usable, known, kind="driver", asked=driver)
     for constraint in group_constraints(group):
         if constraint.operand not in _DISTINCT:
             yield _constraint_check(facts, constraint)
     for task in group.tasks:
         for request in task.resources.devices:
-            yield Check("missing devices", facts.has_devices(request), facts.present)
+            yield Check("missing devices", facts.has_devices(request), facts.present, kind="device", asked=request)
     yield from _network_checks(facts, group)
     for provider in _providers(group):
-        yield Check("missing secrets provider", facts.has_secrets_provider(provider))
+        present = facts.has_secrets_provider(provider)
+        yield Check("missing secrets provider", present, kind="secrets provider", asked=provider)
     for volume in group.volumes.values():
         yield from _volume_checks(facts, volume)
 
@@ -116,24 +146,28 @@ def _constraint_check(facts: Facts, constraint: Constraint) -> Check:
     """A condition on a unique attribute says nothing about the class."""
     passes = facts.meets(constraint)
     escapes = escapes_class(constraint.l_target) or escapes_class(constraint.r_target)
-    return Check(str(constraint), passes, facts.present if escapes else passes)
+    by_class = facts.present if escapes else passes
+    return Check(str(constraint), passes, by_class, kind="constraint", asked=constraint)
 
 
 def _network_checks(facts: Facts, group: TaskGroup) -> Iterator[Check]:
     for network in group.networks[:1]:
-        yield Check("missing network", facts.has_network_mode(network.mode))
+        yield Check("missing network", facts.has_network_mode(network.mode), kind="network", asked=network.mode)
         for port in (*network.reserved_ports, *network.dynamic_ports):
             if port.host_network and port.host_network != "default":
                 reason = f'missing host network "{port.host_network}" for port "{port.label}"'
-                yield Check(reason, facts.has_host_network(port.host_network), facts.present)
+                present = facts.has_host_network(port.host_network)
+                yield Check(reason, present, facts.present, kind="host network", asked=port.host_network)
 
 
 def _volume_checks(facts: Facts, request: VolumeRequest) -> Iterator[Check]:
     if request.type == "csi":
         # No CSI volume can be registered, so none is ever found.
-        yield Check(f"missing CSI Volume {request.source}", np.zeros(facts.size, dtype=np.bool_))
+        nowhere = np.zeros(facts.size, dtype=np.bool_)
+        yield Check(f"missing CSI Volume {request.source}", nowhere, kind="volume", asked=request)
     elif not request.per_alloc:
-        yield Check("missing compatible host volumes", facts.has_host_volume(request), facts.present)
+        offered = facts.has_host_volume(request)
+        yield Check("missing compatible host volumes", offered, facts.present, kind="volume", asked=request)
 
 
 def _providers(group: TaskGroup) -> list[str]:

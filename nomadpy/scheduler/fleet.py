@@ -55,6 +55,7 @@ class Fleet:
         if known is None or known.version != columns.facts_version or known.size != columns.size:
             known = Facts(columns)
         self.facts: Facts = known
+        self.columns = columns
         self.cpu_free: IntColumn = columns.cpu - columns.cpu_used
         self.memory_free: IntColumn = columns.memory - columns.memory_used
         self.disk_free: IntColumn = columns.disk - columns.disk_used

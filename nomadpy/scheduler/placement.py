@@ -21,6 +21,7 @@ from nomadpy.scheduler.eligibility import add_counts, eligibility, node_class_co
 from nomadpy.scheduler.extras import NO_EXTRAS, Assigned, assign, wants_extras
 from nomadpy.scheduler.facts import UNLIMITED, offers_volume
 from nomadpy.scheduler.fleet import Extras, Fleet, Taken
+from nomadpy.scheduler.helps import would_help
 from nomadpy.scheduler.packing import pack
 from nomadpy.scheduler.ranking import FloatColumn, Ranking
 from nomadpy.state.commands import PlaceBlock, PlacedAlloc
@@ -353,6 +354,9 @@ class GroupPlacer:
             dimension_exhausted=dimensions,
             resources_exhausted={task.name: task.resources for task in self.group.tasks} if dimensions else {},
             coalesced_failures=coalesced,
+            would_help=would_help(
+                self.fleet, self.eligible, self._demand, neighbours=conditions, refused=self._refused, among=among
+            ),
         )
 
     def _dimensions(self, left: BoolColumn) -> dict[str, int]:
