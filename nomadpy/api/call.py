@@ -144,6 +144,16 @@ class Call:
             wait_s = min(wait_s, _WAIT_S) if wait_s else _WAIT_S
         return wait_s + random.SystemRandom().random() * wait_s / 16
 
+    @property
+    def stale(self) -> bool:
+        """Whether this read may be answered by any server from the state as it has it."""
+        return self.reads and "stale" in self.query and self.query["stale"] not in _FALSE
+
+    @property
+    def reads(self) -> bool:
+        """Whether the request changes nothing."""
+        return self.connection.scope.get("method", "GET") in ("GET", "HEAD")
+
     def check_common(self) -> None:
         """Refuses malformed values of the parameters that every read takes, and regions that are not ours."""
         stale = self.query.get("stale", "")

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from nomadpy.api.forward import Forwarding
 from nomadpy.rpc.contract import ClientEndpoint
 from nomadpy.server.server import Server
 
@@ -39,4 +40,5 @@ class ApiContext(msgspec.Struct, kw_only=True):
     stats: Callable[[], dict[str, dict[str, str]]] = dict
     response_headers: dict[str, str] = {}
     prometheus_enabled: bool = False
+    forwarding: Forwarding | None = None  # None for an agent that has no others
     reload: Callable[[], None] = _nothing

@@ -18,7 +18,8 @@ from starlette.websockets import WebSocket
 
 from nomadpy.api.call import Call, Endpoint, NoBody, Reply, WithIndex
 from nomadpy.api.context import ApiContext
-from nomadpy.model.errors import Invalid, NomadError
+from nomadpy.api.forward import LEADER, SERVER, Elsewhere, Heard, Way
+from nomadpy.model.errors import Invalid, NoLeader, NomadError
 from nomadpy.model.wire import encode
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     paged: bool = False
     stream: bool = False
     websocket: bool = False
+    at: str = LEADER
 
 
 class Router:
@@ -69,11 +71,21 @@ class Router:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one HTTP request; a websocket is handed to its operation as it is."""
+        heard = Heard(receive)
         if scope["type"] == "websocket":
-            await self._converse(WebSocket(scope, receive, send))
+            await self._converse(WebSocket(scope, heard, send), heard, send)
             return
-        request = Request(scope, receive, send)
-        response = await self._answer(request)
+        request = Request(scope, heard, send)
+        try:
+            response = await self._answer(request)
+        except Elsewhere as elsewhere:
+            try:
+                way = await self._way(elsewhere)
+            except NomadError as error:
+                response = _error(error)
+            else:
+                await way(scope, heard.again(), send)
+                return
         for name, value in self._context.response_headers.items():
             response.headers[name] = value
         await response(scope, receive, send)
@@ -96,10 +108,10 @@ class Router:
             if operation.websocket:
                 return _error(Invalid("this is a websocket: the request has to ask for an upgrade"))
             call = Call(self._context, request, match.groupdict())
-            return await _carry_out(operation, call)
+            return await self._carry_out(operation, call)
         return Response(status_code=404)
 
-    async def _converse(self, socket: WebSocket) -> None:
+    async def _converse(self, socket: WebSocket, heard: Heard, send: Send) -> None:
         """A refusal before the upgrade is a plain HTTP answer; afterwards operations use close frames."""
         await socket.receive()  # the announcement, which says nothing
         matches = ((pattern.match(socket.scope["path"]), operation) for pattern, operation in self._websockets)
@@ -111,25 +123,57 @@ class Router:
         call = Call(self._context, socket, match.groupdict())
         try:
             call.check_common()
-            await operation.endpoint(call)
+            try:
+                self._check_place(operation, call)
+                await operation.endpoint(call)
+            except Elsewhere as elsewhere:
+                way = await self._way(elsewhere)
+                await way(socket.scope, heard.again(), send)
         except NomadError as error:
             await socket.send_denial_response(_error(error))
 
+    # --- who answers -----------------------------------------------------------------------------------------------
 
-async def _carry_out(operation: Operation, call: Call) -> Response:
-    try:
-        call.check_common()
-        answer = await operation.endpoint(call)
-        if isinstance(answer, Response):
-            return answer
-        reply = answer if isinstance(answer, Reply) else Reply(value=answer)
-        return _response(call, reply)
-    except WithIndex as refusal:
-        response = _error(refusal.error)
-        _add_index(response, refusal.index, "")
-        return response
-    except NomadError as error:
-        return _error(error)
+    async def _way(self, elsewhere: Elsewhere) -> Way:
+        ways = self._context.forwarding
+        if ways is None:
+            raise NoLeader()
+        if elsewhere.node_id:
+            return await ways.to_node(elsewhere.node_id)
+        return await (ways.to_leader() if elsewhere.place == LEADER else ways.to_server())
+
+    def _check_place(self, operation: Operation, call: Call) -> None:
+        """Raises Elsewhere when this agent is not the one to answer."""
+        context = self._context
+        if operation.at not in (LEADER, SERVER) or context.forwarding is None:
+            return
+        if context.server is None:
+            raise Elsewhere(SERVER)
+        if operation.at == LEADER and not call.stale and not context.server.leading:
+            raise Elsewhere(LEADER)
+
+    async def _carry_out(self, operation: Operation, call: Call) -> Response:
+        try:
+            call.check_common()
+            self._check_place(operation, call)
+            if operation.at == LEADER and call.reads and not call.stale and self._context.server is not None:
+                await self._context.server.consistent()
+            answer = await operation.endpoint(call)
+            if isinstance(answer, Response):
+                return answer
+            reply = answer if isinstance(answer, Reply) else Reply(value=answer)
+            return _response(call, reply)
+        except WithIndex as refusal:
+            response = _error(refusal.error)
+            _add_index(call, response, refusal.index, "")
+            return response
+        except NoLeader as error:
+            # Nothing was done, so whoever leads now may be asked.
+            if operation.at == LEADER and self._context.forwarding is not None:
+                raise Elsewhere(LEADER) from error
+            return _error(error)
+        except NomadError as error:
+            return _error(error)
 
 
 def _response(call: Call, reply: Reply) -> Response:
@@ -142,16 +186,18 @@ def _response(call: Call, reply: Reply) -> Response:
     for name, value in reply.headers.items():
         response.headers[name] = value
     if reply.index is not None:
-        _add_index(response, reply.index, reply.next_token)
+        _add_index(call, response, reply.index, reply.next_token)
     elif reply.next_token:
         response.headers["X-Nomad-NextToken"] = reply.next_token
     return response
 
 
-def _add_index(response: Response, index: int, next_token: str) -> None:
+def _add_index(call: Call, response: Response, index: int, next_token: str) -> None:
+    ways = call.context.forwarding
+    known, silent_ms = (True, 0) if ways is None else ways.contact()
     response.headers["X-Nomad-Index"] = str(index)
-    response.headers["X-Nomad-LastContact"] = "0"
-    response.headers["X-Nomad-KnownLeader"] = "true"
+    response.headers["X-Nomad-LastContact"] = str(silent_ms)
+    response.headers["X-Nomad-KnownLeader"] = "true" if known else "false"
     if next_token:
         response.headers["X-Nomad-NextToken"] = next_token
 

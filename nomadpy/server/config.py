@@ -14,6 +14,7 @@ class ServerConfig(Noun):
     region: str = "global"
     datacenter: str = "dc1"
     id: str = ""
+    alone: bool = True  # whether no other server is expected
     rpc_addr: str = "127.0.0.1:4647"
     serf_addr: str = "127.0.0.1:4648"
     heartbeat_grace_ns: int = 10 * SECOND

@@ -22,11 +22,12 @@ from nomadpy.model.errors import (
     NoLeader,
     NotFound,
     Refused,
+    Unavailable,
 )
 from nomadpy.model.evaluation import EVAL_BLOCKED, EVAL_PENDING, Evaluation
 from nomadpy.model.ids import EDGE_RNG, new_uuid
 from nomadpy.model.node import DOWN
-from nomadpy.raft.contract import Apply, Log
+from nomadpy.raft.contract import Apply, Leadership, Log
 from nomadpy.rpc.contract import ClientEndpoint
 from nomadpy.server.blocked import BlockedEvals
 from nomadpy.server.broker import Broker
@@ -45,6 +46,7 @@ from nomadpy.state.store import StateStore
 
 log = logging.getLogger(__name__)
 
+_RETRY_S = 0.5
 _REFUSALS: dict[str, type[Refused]] = {
     "invalid": Invalid,
     "not-found": NotFound,
@@ -85,17 +87,67 @@ class Server:
         self.search = SearchHandlers(self)
         self.log = make_log(self._apply)
         self.leading = False
+        self._in_office = trio.Event()
+        self._broken = trio.Event()
+        self._breakage: Exception | None = None
         self.started_ns = wall_ns()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Restores the state, takes up the leader's duties, reports started, and works until cancelled."""
+        """Restores the state, reports started, and works until cancelled; whenever this server leads, it does the
+        leader's duties. A server without others reports started only once it leads. Raises whatever made it impossible
+        to follow the log."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_for_breakage)
+            await nursery.start(self.log.run)
+            nursery.start_soon(self._follow_leadership)
+            if self.config.alone:
+                await self._in_office.wait()
+            task_status.started()
+
+    async def _watch_for_breakage(self) -> None:
+        await self._broken.wait()
+        assert self._breakage is not None
+        raise self._breakage
+
+    # --- leading ---------------------------------------------------------------------------------------------------
+
+    async def _follow_leadership(self) -> None:
+        while True:
+            seen = self.log.leadership
+            if not seen.leading:
+                await self.log.leadership_changed(seen)
+                continue
+            async with trio.open_nursery() as office:
+                office.start_soon(self._lead, seen)
+                await self.log.leadership_changed(seen)
+                office.cancel_scope.cancel()
+            self._leave_office(seen)
+
+    async def _lead(self, seen: Leadership) -> None:
         from nomadpy.server.leader import lead
 
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self.log.run)
-            await self._take_office()
-            nursery.start_soon(lead, self)
-            task_status.started()
+        while True:
+            try:
+                await self._take_office()
+                break
+            except Unavailable as error:
+                # Either the leadership ends, and this task with it, or the log answers again.
+                log.warning("leader.not_established", extra={"fields": {"term": seen.term, "error": error.message}})
+                await trio.sleep(_RETRY_S)
+        await lead(self)
+
+    def _leave_office(self, seen: Leadership) -> None:
+        """What the leader remembered is the next one's to rebuild."""
+        self.leading = False
+        self._in_office = trio.Event()
+        self.broker, self.blocked = Broker(), BlockedEvals()
+        self.deployment_watch = DeploymentWatch()
+        self.heartbeats = Heartbeats(self.config, self.rng)
+        log.info("leader.lost", extra={"fields": {"term": seen.term, "leader": self.log.leadership.leader}})
+
+    async def consistent(self) -> None:
+        """Returns once the state holds everything that was acknowledged before the call. Raises NoLeader, TimedOut."""
+        await self.log.read_index()
 
     # --- changing the state ----------------------------------------------------------------------------------------
 
@@ -112,7 +164,15 @@ class Server:
         return outcome
 
     def _apply(self, index: int, data: bytes) -> c.Outcome:
-        outcome = self.store.apply(index, c.decode(data))
+        if self._breakage is not None:
+            raise self._breakage
+        try:
+            outcome = self.store.apply(index, c.decode(data))
+        except Exception as error:
+            # This server's state would no longer be that of the others. It must stop instead of guessing.
+            self._breakage = error
+            self._broken.set()
+            raise
         self._published()
         return outcome
 
@@ -176,6 +236,7 @@ class Server:
         unfinished = [e for e in self.store.evals.values() if not e.terminal()]
         self._take_in([e for e in unfinished if e.status != EVAL_BLOCKED])
         self._wake([e for e in unfinished if e.status == EVAL_BLOCKED])
+        self._in_office.set()
         log.info("leader.established", extra={"fields": {"index": self.store.index, "nodes": len(alive)}})
 
     # --- small services for the handlers ---------------------------------------------------------------------------

@@ -19,6 +19,10 @@ class Watch:
             for event in self._waiters.pop(table, {}):
                 event.set()
 
+    def publish_all(self) -> None:
+        """Wakes everyone: everything may have changed."""
+        self.publish(list(self._waiters))
+
     async def changed(self, *tables: str) -> None:
         """Returns once one of the tables has changed."""
         event = trio.Event()

@@ -9,6 +9,7 @@ import trio
 from starlette.responses import Response, StreamingResponse
 
 from nomadpy.api.call import EMPTY, Call
+from nomadpy.api.forward import AGENT, SERVER
 from nomadpy.api.metrics import json_metrics, prometheus_text
 from nomadpy.api.router import READ, WRITE, Operation, Param
 from nomadpy.api.routes.client import frame
@@ -209,21 +210,21 @@ async def regions(call: Call) -> Any:
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    Operation(methods=READ, path="/v1/agent/self", endpoint=self_),
-    Operation(methods=READ, path="/v1/agent/members", endpoint=members),
-    Operation(methods=READ, path="/v1/agent/servers", endpoint=servers),
-    Operation(methods=WRITE, path="/v1/agent/servers", endpoint=set_servers, query=(Param("address"),)),
-    Operation(methods=WRITE, path="/v1/agent/join", endpoint=join, query=(Param("address"),)),
-    Operation(methods=WRITE, path="/v1/agent/force-leave", endpoint=force_leave,
+    Operation(at=AGENT, methods=READ, path="/v1/agent/self", endpoint=self_),
+    Operation(at=AGENT, methods=READ, path="/v1/agent/members", endpoint=members),
+    Operation(at=AGENT, methods=READ, path="/v1/agent/servers", endpoint=servers),
+    Operation(at=AGENT, methods=WRITE, path="/v1/agent/servers", endpoint=set_servers, query=(Param("address"),)),
+    Operation(at=AGENT, methods=WRITE, path="/v1/agent/join", endpoint=join, query=(Param("address"),)),
+    Operation(at=AGENT, methods=WRITE, path="/v1/agent/force-leave", endpoint=force_leave,
               query=(Param("node"), Param("prune", "boolean"))),
-    Operation(methods=WRITE, path="/v1/agent/reload", endpoint=reload),
-    Operation(methods=READ, path="/v1/agent/health", endpoint=health, query=(Param("type"),)),
-    Operation(methods=READ, path="/v1/agent/schedulers", endpoint=schedulers),
-    Operation(methods=READ, path="/v1/agent/schedulers/config", endpoint=scheduler_workers),
-    Operation(methods=READ, path="/v1/agent/monitor", endpoint=monitor, stream=True,
+    Operation(at=AGENT, methods=WRITE, path="/v1/agent/reload", endpoint=reload),
+    Operation(at=AGENT, methods=READ, path="/v1/agent/health", endpoint=health, query=(Param("type"),)),
+    Operation(at=AGENT, methods=READ, path="/v1/agent/schedulers", endpoint=schedulers),
+    Operation(at=AGENT, methods=READ, path="/v1/agent/schedulers/config", endpoint=scheduler_workers),
+    Operation(at=AGENT, methods=READ, path="/v1/agent/monitor", endpoint=monitor, stream=True,
               query=(Param("log_level"), Param("log_json", "boolean"), Param("plain", "boolean"))),
-    Operation(methods=READ, path="/v1/metrics", endpoint=metrics, query=(Param("format"),)),
-    Operation(methods=READ, path="/v1/status/leader", endpoint=leader),
-    Operation(methods=READ, path="/v1/status/peers", endpoint=peers),
-    Operation(methods=READ, path="/v1/regions", endpoint=regions),
+    Operation(at=AGENT, methods=READ, path="/v1/metrics", endpoint=metrics, query=(Param("format"),)),
+    Operation(at=SERVER, methods=READ, path="/v1/status/leader", endpoint=leader),
+    Operation(at=SERVER, methods=READ, path="/v1/status/peers", endpoint=peers),
+    Operation(at=SERVER, methods=READ, path="/v1/regions", endpoint=regions),
 )  # fmt: skip

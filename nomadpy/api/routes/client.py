@@ -16,6 +16,7 @@ import trio
 from starlette.responses import StreamingResponse
 
 from nomadpy.api.call import EMPTY, Call
+from nomadpy.api.forward import AGENT, LEADER, SERVER, Elsewhere
 from nomadpy.api.router import READ, WRITE, Operation, Param
 from nomadpy.model.alloc import AllocResourceUsage
 from nomadpy.model.errors import Invalid, NotFound
@@ -44,16 +45,19 @@ class MetadataRequest(Noun):
 
 
 def owner_of(call: Call, alloc_id: str) -> ClientEndpoint:
-    """The node that owns an allocation. Raises NotFound with Nomad's texts."""
+    """The node that owns an allocation. Raises NotFound with Nomad's texts, Elsewhere when another agent has it."""
     local = call.context.client
     if local is not None and local.has_alloc(alloc_id):
         return local
     if call.context.server is None:
-        raise NotFound(f'Unknown allocation "{alloc_id}"')
+        _refuse_relayed(call, f'Unknown allocation "{alloc_id}"')
+        raise Elsewhere(SERVER)
     alloc = call.context.server.store.alloc(alloc_id)
     if alloc is None:
+        if call.context.forwarding is not None and not call.context.server.leading:
+            raise Elsewhere(LEADER)  # it may be newer than this server's state
         raise NotFound(f'Unknown allocation "{alloc_id}"')
-    return call.context.server.client_of(alloc.node_id)
+    return _elsewhere(call, alloc.node_id)
 
 
 def node_of(call: Call, stated: str = "") -> ClientEndpoint:
@@ -64,7 +68,25 @@ def node_of(call: Call, stated: str = "") -> ClientEndpoint:
         return local
     if not node_id:
         raise Invalid("No local Node and node_id not provided")
+    if call.context.server is None:
+        _refuse_relayed(call, f"Unknown node {node_id}")
+        raise Elsewhere(SERVER)
+    return _elsewhere(call, node_id)
+
+
+def _elsewhere(call: Call, node_id: str) -> ClientEndpoint:
+    local = call.context.client
+    if local is not None and local.node_id == node_id:
+        return local
+    if call.context.forwarding is not None:
+        raise Elsewhere(AGENT, node_id)
     return call.server.client_of(node_id)
+
+
+def _refuse_relayed(call: Call, message: str) -> None:
+    """A client's agent that was asked by a server because it should know must not ask the servers in turn."""
+    if call.context.forwarding is None or call.connection.scope.get("nomadpy.relayed"):
+        raise NotFound(message)
 
 
 def _alloc_id(call: Call) -> str:
@@ -298,27 +320,28 @@ _C = "/v1/client/allocation/{alloc_id}"
 _STREAM = (Param("path"), Param("offset", "integer"), Param("origin"), Param("follow", "boolean"))
 
 OPERATIONS: tuple[Operation, ...] = (
-    Operation(methods=READ, path="/v1/client/stats", endpoint=host_stats, answer=HostStats,
+    Operation(at=AGENT, methods=READ, path="/v1/client/stats", endpoint=host_stats, answer=HostStats,
               query=(Param("node_id"),)),
-    Operation(methods=(*READ, "PUT"), path="/v1/client/gc", endpoint=gc, query=(Param("node_id"),)),
-    Operation(methods=READ, path="/v1/client/metadata", endpoint=metadata, query=(Param("node_id"),)),
-    Operation(methods=WRITE, path="/v1/client/metadata", endpoint=apply_metadata, body=MetadataRequest),
-    Operation(methods=READ, path=_C + "/stats", endpoint=alloc_stats, answer=AllocResourceUsage,
+    Operation(at=AGENT, methods=(*READ, "PUT"), path="/v1/client/gc", endpoint=gc, query=(Param("node_id"),)),
+    Operation(at=AGENT, methods=READ, path="/v1/client/metadata", endpoint=metadata, query=(Param("node_id"),)),
+    Operation(at=AGENT, methods=WRITE, path="/v1/client/metadata", endpoint=apply_metadata, body=MetadataRequest),
+    Operation(at=AGENT, methods=READ, path=_C + "/stats", endpoint=alloc_stats, answer=AllocResourceUsage,
               query=(Param("task"),)),
-    Operation(methods=READ, path=_C + "/checks", endpoint=alloc_checks),
-    Operation(methods=WRITE, path=_C + "/restart", endpoint=alloc_restart, body=RestartRequest),
-    Operation(methods=WRITE, path=_C + "/signal", endpoint=alloc_signal, body=SignalRequest),
-    Operation(methods=READ, path=_C + "/gc", endpoint=alloc_gc),
-    Operation(methods=READ, path="/v1/client/fs/ls/{alloc_id}", endpoint=fs_ls, answer=list[FileInfo],
+    Operation(at=AGENT, methods=READ, path=_C + "/checks", endpoint=alloc_checks),
+    Operation(at=AGENT, methods=WRITE, path=_C + "/restart", endpoint=alloc_restart, body=RestartRequest),
+    Operation(at=AGENT, methods=WRITE, path=_C + "/signal", endpoint=alloc_signal, body=SignalRequest),
+    Operation(at=AGENT, methods=READ, path=_C + "/gc", endpoint=alloc_gc),
+    Operation(at=AGENT, methods=READ, path="/v1/client/fs/ls/{alloc_id}", endpoint=fs_ls, answer=list[FileInfo],
               query=(Param("path"),)),
-    Operation(methods=READ, path="/v1/client/fs/stat/{alloc_id}", endpoint=fs_stat, answer=FileInfo,
+    Operation(at=AGENT, methods=READ, path="/v1/client/fs/stat/{alloc_id}", endpoint=fs_stat, answer=FileInfo,
               query=(Param("path"),)),
-    Operation(methods=READ, path="/v1/client/fs/cat/{alloc_id}", endpoint=fs_cat, query=(Param("path"),),
+    Operation(at=AGENT, methods=READ, path="/v1/client/fs/cat/{alloc_id}", endpoint=fs_cat, query=(Param("path"),),
               stream=True),
-    Operation(methods=READ, path="/v1/client/fs/readat/{alloc_id}", endpoint=fs_readat, stream=True,
+    Operation(at=AGENT, methods=READ, path="/v1/client/fs/readat/{alloc_id}", endpoint=fs_readat, stream=True,
               query=(Param("path"), Param("offset", "integer"), Param("limit", "integer"))),
-    Operation(methods=READ, path="/v1/client/fs/stream/{alloc_id}", endpoint=fs_stream, query=_STREAM, stream=True),
-    Operation(methods=READ, path="/v1/client/fs/logs/{alloc_id}", endpoint=fs_logs, stream=True,
+    Operation(at=AGENT, methods=READ, path="/v1/client/fs/stream/{alloc_id}", endpoint=fs_stream, stream=True,
+              query=_STREAM),
+    Operation(at=AGENT, methods=READ, path="/v1/client/fs/logs/{alloc_id}", endpoint=fs_logs, stream=True,
               query=(Param("task"), Param("type"), Param("plain", "boolean"), *_STREAM[1:])),
-    Operation(methods=READ, path="/v1/client/fs/{rest}", endpoint=unknown_fs),
+    Operation(at=AGENT, methods=READ, path="/v1/client/fs/{rest}", endpoint=unknown_fs),
 )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nomadpy.api.call import Call
+from nomadpy.api.forward import AGENT
 from nomadpy.api.router import READ, WRITE, Operation
 from nomadpy.model.errors import NomadError
 
@@ -36,5 +37,5 @@ _NOT_YET = (
 )  # fmt: skip
 
 OPERATIONS: tuple[Operation, ...] = tuple(
-    Operation(methods=_ANY, path=path, endpoint=enterprise) for path in _ENTERPRISE
-) + tuple(Operation(methods=_ANY, path=path, endpoint=not_yet) for path in _NOT_YET)
+    Operation(at=AGENT, methods=_ANY, path=path, endpoint=enterprise) for path in _ENTERPRISE
+) + tuple(Operation(at=AGENT, methods=_ANY, path=path, endpoint=not_yet) for path in _NOT_YET)

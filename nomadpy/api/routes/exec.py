@@ -16,10 +16,11 @@ import trio
 from starlette.websockets import WebSocket
 
 from nomadpy.api.call import Call
+from nomadpy.api.forward import AGENT, SERVER
 from nomadpy.api.router import READ, Operation, Param
 from nomadpy.api.routes.client import owner_of
 from nomadpy.model.errors import Invalid, NomadError, NotFound
-from nomadpy.rpc.contract import ExecSession
+from nomadpy.rpc.contract import ClientEndpoint, ExecSession
 
 _OUR_FAULT, _YOUR_FAULT = 1011, 1008
 # What a close frame can carry beside its code (RFC 6455 §5.5).
@@ -81,16 +82,26 @@ def _action(call: Call) -> tuple[str, str, list[str]]:
 
 async def _converse(call: Call, alloc_id: str, task: str, command: list[str], *, tty: bool) -> None:
     socket = call.socket
+    owner = _owner_or_refusal(call, alloc_id)
     await socket.accept()
     try:
         if call.flag("ws_handshake"):
             await _shake_hands(socket)
-        owner = owner_of(call, alloc_id)
+        if isinstance(owner, NomadError):
+            raise owner
         async with owner.exec(alloc_id, task, command, tty=tty) as session:
             await _pass_frames(socket, session)
     except* NomadError as group:
         error = _first(group)
         await socket.close(_OUR_FAULT if error.status >= 500 else _YOUR_FAULT, _cut(error.message))
+
+
+def _owner_or_refusal(call: Call, alloc_id: str) -> ClientEndpoint | NomadError:
+    """The node, or why there is none, which is told only after the upgrade; raises Elsewhere before it."""
+    try:
+        return owner_of(call, alloc_id)
+    except NomadError as error:
+        return error
 
 
 def _first(group: BaseExceptionGroup[NomadError]) -> NomadError:
@@ -185,8 +196,8 @@ def _bytes(text: Any) -> bytes:
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    Operation(methods=READ, path="/v1/client/allocation/{alloc_id}/exec", endpoint=alloc_exec, websocket=True,
+    Operation(at=AGENT, methods=READ, path="/v1/client/allocation/{alloc_id}/exec", endpoint=alloc_exec, websocket=True,
               query=(Param("task"), Param("command"), Param("tty", "boolean"), Param("ws_handshake", "boolean"))),
-    Operation(methods=READ, path="/v1/job/{job_id}/action", endpoint=job_action, websocket=True,
+    Operation(at=SERVER, methods=READ, path="/v1/job/{job_id}/action", endpoint=job_action, websocket=True,
               query=(Param("task"), Param("action"), Param("allocID"), Param("group"), Param("tty", "boolean"))),
 )  # fmt: skip

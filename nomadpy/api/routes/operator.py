@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nomadpy.api.call import EMPTY, Call, Reply
+from nomadpy.api.forward import AGENT
 from nomadpy.api.openapi import document
 from nomadpy.api.router import READ, WRITE, Operation, Param
 from nomadpy.model.errors import Invalid, NomadError
@@ -101,6 +102,6 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(methods=("PUT",), path="/v1/system/gc", endpoint=system_gc),
     Operation(methods=("PUT",), path="/v1/system/reconcile/summaries", endpoint=reconcile_summaries),
     Operation(methods=WRITE, path="/v1/search", endpoint=search, body=SearchRequest, answer=SearchResponse),
-    Operation(methods=READ, path="/v1/operator/license", endpoint=license_),
-    Operation(methods=READ, path="/v1/openapi.json", endpoint=openapi),
+    Operation(at=AGENT, methods=READ, path="/v1/operator/license", endpoint=license_),
+    Operation(at=AGENT, methods=READ, path="/v1/openapi.json", endpoint=openapi),
 )  # fmt: skip
