@@ -12,8 +12,8 @@ ALIVE, SUSPECT, FAILED, LEAVING, LEFT = "alive", "suspect", "failed", "leaving",
 
 
 class Health(Noun):
-    """How a member's machine is doing, as it says itself. Shares are 0–1; pressure is the kernel's "some avg10" share of
-    time, -1 where it is not measured. ``drivers`` names the task drivers that are not healthy."""
+    """How a member's machine is doing, as it says itself. Shares are 0–1; pressure is the kernel's "some avg10" share
+    of time, -1 where it is not measured. ``drivers`` names the task drivers that are not healthy."""
 
     cpu: float = 0.0
     memory: float = 0.0
@@ -42,7 +42,7 @@ class Member(Noun):
 
 
 class UserEvent(Noun):
-    """A small message that everybody hears once or more often."""
+    """A small message that everybody hears, its sender too; once for each start of an agent."""
 
     name: str = ""
     payload: bytes = b""
@@ -87,8 +87,8 @@ class Gossip(Protocol):
         """Tells everybody that this agent goes away on purpose, and returns once the word has had time to spread."""
 
     def force_leave(self, name: str, *, prune: bool = False) -> bool:
-        """Declares a failed member as gone on purpose (with ``prune`` it is forgotten at once). False when it is unknown.
-        A member that is alive contradicts and stays."""
+        """Declares a failed member as gone on purpose (with ``prune`` it is forgotten at once). False when it is
+        unknown. A member that is alive contradicts and stays."""
 
     def confirm(self, name: str) -> None:
         """A hint from elsewhere that a member may be dead (its connection broke): it is probed at once, out of turn."""
@@ -103,4 +103,5 @@ class Gossip(Protocol):
         """Tells everybody. Raises Invalid when it is larger than a packet takes."""
 
     async def keyring(self, action: str, key: str = "") -> KeyringReport:
-        """``list``, ``install``, ``use`` or ``remove`` a key (base64, 16, 24 or 32 bytes) everywhere. Raises Invalid."""
+        """``list``, ``install``, ``use`` or ``remove`` a key (base64 of 16, 24 or 32 bytes) everywhere. Raises Invalid
+        when this agent's own keyring refuses it (nobody else was asked then)."""
