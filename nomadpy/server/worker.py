@@ -74,11 +74,12 @@ class Worker:
         """Decides a batch and proposes it; what lost placements at apply is decided again on the newer state."""
         server, left = self._server, deliveries
         for attempt in range(1, ATTEMPTS + 1):
+            view_index = server.store.index
             decided = await self._decide(left)
             if not decided:
                 return
             try:
-                refused = await self._propose([decision for _, decision in decided])
+                refused = await self._propose([decision for _, decision in decided], view_index)
             except Unavailable as error:
                 await self._put_back([delivery for delivery, _ in decided], error)
                 return
@@ -132,13 +133,15 @@ class Worker:
                 slice_end = server.mono_ns() + server.config.slice_ns
         return decided
 
-    async def _propose(self, decisions: list[Decision]) -> list[int]:
+    async def _propose(self, decisions: list[Decision], view_index: int) -> list[int]:
         server = self._server
         evals: list[Evaluation] = []
         for decision in decisions:
             evals += settle(server.store, decision)
         plans = tuple(decision.plan for decision in decisions)
-        outcome = await server.propose(c.ApplyPlans(now_ns=server.wall_ns(), plans=plans, evals=tuple(evals)))
+        outcome = await server.propose(
+            c.ApplyPlans(now_ns=server.wall_ns(), plans=plans, evals=tuple(evals), view_index=view_index)
+        )
         lost: list[int] = outcome.value
         return lost
 

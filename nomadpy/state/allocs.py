@@ -7,10 +7,16 @@ are appended and never renumbered, because ids follow from them (``ids.py``); a 
 What an allocation was given follows from its job version and group, so it is kept once per (version, group) in a
 ``Shape`` and shared by all rows; ports, cores and devices are the exception and lie in the side map. How many rows of a
 shape are live is counted as they change, so a job's status needs no look at its allocations.
+
+Snapshots are encoded in another thread while the table goes on changing (``frozen.py``). So whatever changes a row
+calls ``_keep(row)`` first, for a column as for the side record. A new column or side field needs nothing else: columns
+are stored by ``COLUMNS``, side fields as they are declared, and what a table holds besides has to be stored or rebuilt
+in ``snapshot_allocs.py``, where a list names every attribute (a test compares).
 """
 
 from __future__ import annotations
 
+import weakref
 from array import array
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -33,6 +39,7 @@ from nomadpy.model.alloc import (
 )
 from nomadpy.model.job import Job, TaskGroup
 from nomadpy.model.resources import AllocatedDevice, AllocatedPort
+from nomadpy.state.frozen import FrozenAllocs
 from nomadpy.state.ids import RowIds
 from nomadpy.state.shape import Shape, given_resources
 from nomadpy.state.shared import Interned, Shared
@@ -43,9 +50,9 @@ DESIRED_CODE = {word: code for code, word in enumerate(DESIRED)}
 CLIENT_CODE = {word: code for code, word in enumerate(CLIENT)}
 _CLIENT_OVER = np.array([word in a.CLIENT_TERMINAL for word in CLIENT], dtype=np.bool_)
 _HEX_DIGITS = frozenset("0123456789abcdef")
-_GONE = 255  # desired code of a row that garbage collection removed
+GONE = 255  # desired code of a row that garbage collection removed
 
-_COLUMNS: tuple[tuple[str, Any], ...] = (
+COLUMNS: tuple[tuple[str, Any], ...] = (
     ("shape", np.uint32),
     ("node", np.uint32),
     ("name_index", np.uint32),
@@ -62,7 +69,7 @@ _COLUMNS: tuple[tuple[str, Any], ...] = (
 )
 
 
-class Extra(msgspec.Struct):
+class Extra(msgspec.Struct, omit_defaults=True):
     """What only some allocations have."""
 
     previous: int = -1
@@ -82,6 +89,7 @@ class Extra(msgspec.Struct):
     followup_eval_id: str = ""
     preempted: tuple[str, ...] = ()
     preempted_by: str = ""
+    epoch: int = 0  # how often the table had been frozen when this record came into being
 
 
 _NO_EXTRA = Extra()
@@ -109,6 +117,8 @@ class AllocTable:
         self._by_job: dict[tuple[str, str], array[int]] = {}
         self._by_node: dict[int, array[int]] = {}
         self._by_eval: dict[int, array[int]] = {}  # may name rows that moved on; readers check
+        self._epoch = 0
+        self._frozen: tuple[weakref.ref[FrozenAllocs], ...] = ()
         self._capacity = 0
         self._grow(1024)
 
@@ -127,7 +137,7 @@ class AllocTable:
     modify_time: npt.NDArray[np.int64]
 
     def _grow(self, capacity: int) -> None:
-        for name, dtype in _COLUMNS:
+        for name, dtype in COLUMNS:
             column = np.zeros(capacity, dtype=dtype)
             if self.size:
                 column[: self.size] = getattr(self, name)[: self.size]
@@ -199,14 +209,36 @@ class AllocTable:
             self._metrics.hold(code, count)
 
     def edit(self, row: int) -> Extra:
-        """The side record of a row, made when it has none."""
+        """The side record of a row, made when it has none. It may be changed until the entry that is being applied
+        is done; a record that a snapshot may hold is copied first."""
+        self._keep(row)
         extra = self._extra.get(row)
         if extra is None:
-            extra = self._extra[row] = Extra()
+            extra = self._extra[row] = Extra(epoch=self._epoch)
+        elif extra.epoch != self._epoch:
+            extra = self._extra[row] = msgspec.structs.replace(extra, epoch=self._epoch)
         return extra
+
+    def freeze(self) -> FrozenAllocs:
+        """The rows as they are now, for another thread to read while they change."""
+        self._epoch += 1
+        frozen = FrozenAllocs(self.size, {name: getattr(self, name) for name, _ in COLUMNS}, self._extra)
+        self._frozen = (*(known for known in self._frozen if known() is not None), weakref.ref(frozen))
+        return frozen
+
+    def _keep(self, row: int) -> None:
+        """To be called before anything about a row changes."""
+        if self._frozen:
+            for known in self._frozen:
+                frozen = known()
+                if frozen is not None:
+                    frozen.keep(row)
+                else:
+                    self._frozen = tuple(each for each in self._frozen if each() is not None)
 
     def touch(self, row: int, index: int, now_ns: int, *, by_server: bool) -> None:
         """Moves the row's modify index; ``by_server`` also moves the one that its node watches."""
+        self._keep(row)
         self.modify_index[row] = index
         self.modify_time[row] = now_ns
         if by_server:
@@ -215,12 +247,14 @@ class AllocTable:
 
     def set_desired(self, row: int, status: str) -> None:
         """What the servers want of the row."""
+        self._keep(row)
         was_live = self.is_live(row)
         self.desired[row] = DESIRED_CODE[status]
         self._count_live(row, was_live)
 
     def set_client(self, row: int, status: str) -> None:
         """What its node says of the row."""
+        self._keep(row)
         was_live = self.is_live(row)
         self.client[row] = CLIENT_CODE[status]
         self._count_live(row, was_live)
@@ -230,6 +264,7 @@ class AllocTable:
 
     def set_shape(self, row: int, shape: int) -> None:
         """The version of its job that the row runs."""
+        self._keep(row)
         old, live = int(self.shape[row]), int(self.is_live(row))
         self.shape[row] = shape
         self._shape_rows[shape] += 1
@@ -254,6 +289,7 @@ class AllocTable:
         old, code = int(self.eval[row]), self._evals.code(eval_id)
         if old == code:
             return
+        self._keep(row)
         self.eval[row] = code
         self._evals.hold(code)
         self._by_eval.setdefault(code, array("I")).append(row)
@@ -265,6 +301,7 @@ class AllocTable:
 
     def set_deployment(self, row: int, deployment_id: str) -> None:
         """The deployment that the row belongs to."""
+        self._keep(row)
         old, code = int(self.deployment[row]), self._deployments.code(deployment_id)
         self._deployments.hold(code)
         self.deployment[row] = code
@@ -281,12 +318,13 @@ class AllocTable:
         for number in sorted(nodes):
             _drop(self._by_node, number, gone)
         for row in sorted(gone):
+            self._keep(row)
             self._shape_live[int(self.shape[row])] -= int(self.is_live(row))
             self._leave_shape(int(self.shape[row]))
             self._leave_eval(int(self.eval[row]))
             self._deployments.drop(int(self.deployment[row]))
             self._metrics.drop(int(self.metric[row]))
-            self.desired[row] = _GONE
+            self.desired[row] = GONE
             self._extra.pop(row, None)
         self.live -= len(gone)
 
@@ -295,7 +333,7 @@ class AllocTable:
     def row(self, alloc_id: str) -> int | None:
         """The row of an id, if it is stored."""
         row = self.ids.row(alloc_id)
-        if row is None or row >= self.size or self.desired[row] == _GONE:
+        if row is None or row >= self.size or self.desired[row] == GONE:
             return None
         return row
 
@@ -343,7 +381,7 @@ class AllocTable:
         if held is None:
             return []
         rows = np.array(held, dtype=np.uint32)
-        rows = rows[(self.eval[rows] == code) & (self.desired[rows] != _GONE)]
+        rows = rows[(self.eval[rows] == code) & (self.desired[rows] != GONE)]
         return [int(row) for row in np.unique(rows)]
 
     def deployment_id(self, row: int) -> str:
@@ -358,12 +396,12 @@ class AllocTable:
         if job is not None:
             held = np.asarray(self.rows_by_job(job), dtype=np.uint32)
             return [int(row) for row in held[self.deployment[held] == code]]
-        mask = (self.deployment[: self.size] == code) & (self.desired[: self.size] != _GONE)
+        mask = (self.deployment[: self.size] == code) & (self.desired[: self.size] != GONE)
         return [int(row) for row in np.flatnonzero(mask)]
 
     def rows(self) -> Iterator[int]:
         """Every stored row, oldest first."""
-        return iter(np.flatnonzero(self.desired[: self.size] != _GONE).tolist())
+        return iter(np.flatnonzero(self.desired[: self.size] != GONE).tolist())
 
     def rows_by_prefix(self, prefix: str) -> list[int]:
         """Rows whose id begins with the hex digits (hyphens are ignored), in id order."""
@@ -379,7 +417,7 @@ class AllocTable:
             mask = (halves >> shift) == np.uint64(int(head, 16))
         else:
             mask = np.ones(self.size, dtype=np.bool_)
-        mask &= self.desired[: self.size] != _GONE
+        mask &= self.desired[: self.size] != GONE
         found = np.flatnonzero(mask)
         found = found[np.argsort(halves[found], kind="stable")]
         rows = [int(row) for row in found]

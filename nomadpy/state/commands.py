@@ -9,11 +9,12 @@ defaults; a tag never changes its meaning; an unknown tag is refused loudly.
 
 from __future__ import annotations
 
-from typing import Any, cast, dataclass_transform
+from typing import Any, cast, dataclass_transform, get_args
 
 import msgspec
 
 from nomadpy.model.alloc import AllocMetric, AllocUpdate, DesiredTransition, RescheduleTracker
+from nomadpy.model.errors import Bug
 from nomadpy.model.evaluation import Deployment, Evaluation
 from nomadpy.model.job import Job, JobSubmission, JobVersionTag, ScalingEvent
 from nomadpy.model.node import DrainStrategy, Namespace, Node, NodeEvent, NodePool, SchedulerConfiguration
@@ -255,6 +256,8 @@ class ApplyPlans(Command):
 
     plans: tuple[PlanResult, ...] = ()
     evals: tuple[Evaluation, ...] = ()
+    # The index of the state that was looked at; what was decided before a restore is refused as a whole.
+    view_index: int = 0
 
 
 class ChangeDeployment(Command):
@@ -330,6 +333,29 @@ class ReconcileSummaries(Command):
     """Rebuilds the job summaries from the allocations."""
 
 
+class StageRestore(Command):
+    """Puts a part of a snapshot of the state aside, which begins at byte ``offset`` of it."""
+
+    restore_id: str = ""
+    offset: int = 0
+    data: bytes = b""
+
+
+class AbandonRestore(Command):
+    """Drops the parts of a restore that will not be finished."""
+
+    restore_id: str = ""
+
+
+class RestoreState(Command):
+    """Exchanges the whole state for the one whose parts were put aside. ``sha256`` (hex) is that of all parts together.
+    ``era`` is a random number below 2^32: allocations placed from then on get ids that nothing had before."""
+
+    restore_id: str = ""
+    sha256: str = ""
+    era: int = 0
+
+
 AnyCommand = (
     InitCluster
     | RegisterJob
@@ -359,6 +385,9 @@ AnyCommand = (
     | RecordPeriodicLaunch
     | Collect
     | ReconcileSummaries
+    | StageRestore
+    | AbandonRestore
+    | RestoreState
 )
 
 _encoder = msgspec.msgpack.Encoder()
@@ -370,10 +399,43 @@ def encode(command: Command) -> bytes:
     return _encoder.encode(command)
 
 
+class UnknownCommand(Bug):
+    """An entry of the log whose command this version does not know. A server that cannot understand an entry must stop
+    instead of guessing; an upgrade helps."""
+
+    code = "unknown-command"
+
+    def __init__(self, tag: str) -> None:
+        super().__init__(
+            f'the log holds a command "{tag}" that this version of nomadpy does not know: a newer server wrote it; '
+            "upgrade this one"
+        )
+        self.tag = tag
+
+
+class _Tagged(msgspec.Struct):
+    type: str = ""
+
+
+_KNOWN_TAGS = frozenset(kind.__name__ for kind in get_args(AnyCommand))
+_tag_decoder = msgspec.msgpack.Decoder(_Tagged)
+
+
+def tag_of(data: bytes) -> str:
+    """The name of the command in a log entry, known or not. Raises msgspec.DecodeError for what is no command."""
+    return _tag_decoder.decode(data).type
+
+
 def decode(data: bytes) -> AnyCommand:
-    """The command of a log entry. Raises msgspec.ValidationError for a tag or a shape that this version does not know:
-    a server that cannot understand an entry must stop instead of guessing."""
-    return cast(AnyCommand, _decoder.decode(data))
+    """The command of a log entry; fields that this version does not know are left out. Raises UnknownCommand, and
+    msgspec.ValidationError for a shape that no version has written."""
+    try:
+        return cast(AnyCommand, _decoder.decode(data))
+    except msgspec.ValidationError:
+        tag = tag_of(data)
+        if tag not in _KNOWN_TAGS:
+            raise UnknownCommand(tag) from None
+        raise
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
+
 from nomadpy.model.alloc import Allocation, AllocListStub
 from nomadpy.model.errors import Refused
 from nomadpy.model.evaluation import Deployment, Evaluation
@@ -29,11 +31,28 @@ TRACKED_VERSIONS = 6
 Handler = Callable[["StateStore", int, Any], Any]
 
 
+class Staged(msgspec.Struct, frozen=True):
+    """The parts of a snapshot that is to be restored, as far as they came."""
+
+    restore_id: str
+    parts: tuple[bytes, ...]
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are."""
+        return sum(len(part) for part in self.parts)
+
+
 class StateStore:
     """All tables at one index. Implements ``view.StateView``."""
 
     def __init__(self, *, id_key: int = 0, tracked_versions: int = TRACKED_VERSIONS) -> None:
         self._index = 0
+        # How far the state's index is ahead of the log's: a restore lifts it above that of what is restored.
+        self.index_offset = 0
+        self.restored_at = 0  # the index of the last restore
+        self.staged: Staged | None = None
+        self.generation = 0  # how often all tables were exchanged at once on this server; not replicated
         self.cluster_id = ""
         self.table_index: dict[str, int] = {}
         self.touched: set[str] = set()
@@ -58,10 +77,12 @@ class StateStore:
     # --- writing ---------------------------------------------------------------------------------------------------
 
     def apply(self, index: int, command: Command) -> Outcome:
-        """Carries out one command as log entry ``index`` and tells what came of it. Never raises for a well-formed
-        command: whatever is wrong with it is an outcome, and then nothing was changed."""
+        """Carries out one command as entry ``index`` of the log and tells what came of it. Never raises for a
+        well-formed command: whatever is wrong with it is an outcome, and then nothing was changed. The outcome bears
+        the state's index, which is ahead of the log's after a restore."""
         from nomadpy.state.apply import HANDLERS
 
+        index += self.index_offset
         assert index > self._index, "log indexes only rise"
         self._index = index
         self.touched = set()
@@ -72,7 +93,9 @@ class StateStore:
         if command.request_id and command.request_id in self._requests:
             return self._requests[command.request_id]
         try:
-            outcome = Outcome(index=index, value=HANDLERS[type(command)](self, index, command))
+            value = HANDLERS[type(command)](self, index, command)
+            index = self._index  # a restore lifts it
+            outcome = Outcome(index=index, value=value)
         except Refused as refusal:
             outcome = Outcome(index=index, ok=False, code=refusal.code, status=refusal.status, message=refusal.message)
         for table in self.touched:
@@ -82,6 +105,21 @@ class StateStore:
             if len(self._requests) > REQUESTS_REMEMBERED:
                 self._requests.popitem(last=False)
         return outcome
+
+    def set_position(self, index: int, log_index: int) -> None:
+        """The state counts from ``index`` on at this entry of the log; for a restore only."""
+        self._index = self.restored_at = index
+        self.index_offset = index - log_index
+
+    def adopt(self, other: StateStore) -> None:
+        """Takes over all tables of another store, which must not be used any more. Everything counts as touched; what
+        was remembered of the state before says nothing any more."""
+        generation = self.generation + 1
+        self.__dict__.update(other.__dict__)
+        self.generation = generation
+        self.touched = {*self.table_index}
+        self.changed_evals, self.changed_deployments = list(self.evals), list(self.deployments)
+        self.allocs.dirty_nodes.update(range(self.nodes.size))
 
     def grown_nodes(self) -> list[int]:
         """Numbers of the nodes on which the last entry made room, in order of their numbers."""
@@ -99,8 +137,13 @@ class StateStore:
 
     @property
     def index(self) -> int:
-        """The index of the last applied entry."""
+        """The index of the last applied entry, as all records and answers give it."""
         return self._index
+
+    @property
+    def log_index(self) -> int:
+        """The same as the log counts."""
+        return self._index - self.index_offset
 
     @property
     def columns(self) -> NodeColumns:

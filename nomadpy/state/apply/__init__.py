@@ -6,7 +6,7 @@ A function returns the value of its outcome, or raises ``Refused`` before it has
 from __future__ import annotations
 
 from nomadpy.state import commands as c
-from nomadpy.state.apply import allocs, deployments, jobs, nodes, operator, plans
+from nomadpy.state.apply import allocs, deployments, jobs, nodes, operator, plans, restore
 from nomadpy.state.store import Handler
 
 HANDLERS: dict[type[c.Command], Handler] = {
@@ -38,4 +38,7 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.DeleteNamespace: operator.delete_namespace,
     c.UpsertNodePool: operator.upsert_node_pool,
     c.DeleteNodePool: operator.delete_node_pool,
+    c.StageRestore: restore.stage,
+    c.AbandonRestore: restore.abandon,
+    c.RestoreState: restore.restore_state,
 }

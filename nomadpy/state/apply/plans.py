@@ -61,6 +61,9 @@ class _Room:
 def apply_plans(store: StateStore, index: int, command: c.ApplyPlans) -> list[int]:
     """Carries out plans one after another; returns for each how many of its placements no longer fitted. The
     evaluation of a plan that lost placements stays as it is stored, because it has to be decided again."""
+    if 0 < command.view_index < store.restored_at:
+        # Its node numbers and evaluations are those of a state that a restore has replaced.
+        return [max(1, _asked(plan)) for plan in command.plans]
     refused = [_apply_plan(store, index, command.now_ns, plan) for plan in command.plans]
     undone = {plan.eval_id for plan, lost in zip(command.plans, refused, strict=True) if lost}
     undone.intersection_update(store.evals)
@@ -177,6 +180,11 @@ def _undecided(known: AllocDeploymentStatus | None) -> AllocDeploymentStatus | N
 # --- placements -------------------------------------------------------------------------------------------------------
 
 
+def _asked(plan: c.PlanResult) -> int:
+    """How many placements a plan has."""
+    return sum(-(-len(block.nodes) // 4) for block in plan.places)
+
+
 def _place_all(store: StateStore, index: int, now_ns: int, plan: c.PlanResult, room: _Room) -> int:
     blocks: list[Block] = []
     refused = 0
@@ -191,7 +199,7 @@ def _place_all(store: StateStore, index: int, now_ns: int, plan: c.PlanResult, r
         refused += int(len(nodes) - np.count_nonzero(keep))
         blocks.append((block, job, group, nodes, keep))
     if plan.all_at_once and refused:
-        return sum(-(-len(block.nodes) // 4) for block in plan.places)
+        return _asked(plan)
     for each in blocks:
         _place_block(store, index, now_ns, each)
     return refused
