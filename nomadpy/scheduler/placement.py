@@ -19,7 +19,7 @@ from nomadpy.model.job import Job, TaskGroup
 from nomadpy.scheduler.distinct import Neighbours
 from nomadpy.scheduler.eligibility import add_counts, eligibility, node_class_counts
 from nomadpy.scheduler.extras import NO_EXTRAS, Assigned, assign, wants_extras
-from nomadpy.scheduler.facts import UNLIMITED, offers_volume
+from nomadpy.scheduler.facts import offers_volume
 from nomadpy.scheduler.fleet import Extras, Fleet, Taken
 from nomadpy.scheduler.helps import would_help
 from nomadpy.scheduler.packing import pack
@@ -100,7 +100,7 @@ class GroupPlacer:
 
     def place_many(self, name_indexes: IntColumn) -> int:
         """Places as many equal allocations as fit and returns how many that were; names are used in order."""
-        if self._wants_extras or self._ranking.spreads or self._neighbours.properties or self._has_per_alloc_volume():
+        if self._wants_extras or self._ranking.spreads or self.hangs_together:
             for done, index in enumerate(name_indexes.tolist()):
                 if not self.place_one(Wanted(name_index=index)):
                     return done
@@ -134,19 +134,37 @@ class GroupPlacer:
         self.placed += len(name_indexes)
         self._ranked = None
 
+    def rooms(self) -> dict[str, IntColumn]:
+        """Per dimension how many more each node can take, be it eligible or not. Ports, devices, cores and distinct
+        properties are not counted."""
+        fleet, demand = self.fleet, self._demand
+        rooms: dict[str, IntColumn] = {
+            name: np.maximum(free // ask, 0)
+            for name, free, ask in (
+                ("cpu", fleet.cpu_free, demand.cpu),
+                ("memory", fleet.memory_free, demand.memory),
+                ("disk", fleet.disk_free, demand.disk),
+            )
+            if ask > 0
+        }
+        rooms["allocations"] = np.maximum(fleet.slots_free, 0)
+        if self._neighbours.alone:
+            rooms["distinct_hosts"] = (self._neighbours.occupied == 0).astype(np.int64)
+        return rooms
+
     def _room(self) -> IntColumn:
         """How many more each node can take."""
-        fleet, demand = self.fleet, self._demand
-        room: IntColumn = np.where(self.eligible.mask, np.maximum(fleet.slots_free, 0), 0)
-        for free, ask in (
-            (fleet.cpu_free, demand.cpu),
-            (fleet.memory_free, demand.memory),
-            (fleet.disk_free, demand.disk),
-        ):
-            np.minimum(room, np.maximum(free // ask, 0) if ask > 0 else UNLIMITED, out=room)
-        if self._neighbours.alone:
-            room = np.where(self._neighbours.occupied > 0, 0, np.minimum(room, 1))
-        return room
+        return np.where(self.eligible.mask, np.minimum.reduce(list(self.rooms().values())), 0)
+
+    @property
+    def hangs_together(self) -> bool:
+        """Whether what one node takes decides about what others can."""
+        return bool(self._neighbours.properties) or self._has_per_alloc_volume()
+
+    @property
+    def placed_on(self) -> IntColumn:
+        """The numbers of the nodes that were given one so far, each as often as it was."""
+        return np.concatenate(self._numbers) if self._numbers else np.zeros(0, dtype=np.int64)
 
     def place_one(self, wanted: Wanted) -> bool:
         """Places one allocation on the best node; False when no node can take it."""
@@ -185,7 +203,7 @@ class GroupPlacer:
     def place_everywhere(self, mask: BoolColumn) -> BoolColumn:
         """Places one allocation, named 0, on each node of the mask where it fits; answers the nodes where not."""
         numbers = np.flatnonzero(mask)
-        if self._wants_extras or self._neighbours.properties or self._has_per_alloc_volume():
+        if self._wants_extras or self.hangs_together:
             missed = [n for n in numbers.tolist() if not self.place_on(n, Wanted(name_index=0))]
             unplaced: BoolColumn = np.zeros(len(mask), dtype=np.bool_)
             unplaced[missed] = True
@@ -388,13 +406,16 @@ class GroupPlacer:
         return [*self._neighbours.conditions(), *self._shortages()]
 
     def missing_extras(self, number: int) -> str:
-        """Which port, core or device a node could not give, or ""."""
+        """Which port, core or device a node cannot give, or "". A failure that is told later counts it."""
         given = self._assign(number)
-        return given if isinstance(given, str) else ""
+        if isinstance(given, Assigned):
+            return ""
+        self._refused[number] = given
+        return given
 
-    def score(self, number: int) -> tuple[ScoreMeta, ...]:
-        """The scores of one node."""
-        return self._ranking.explain([number], self._ranking.scores(), penalised=frozenset())
+    def scores(self, numbers: Sequence[int]) -> tuple[ScoreMeta, ...]:
+        """The scores of some nodes, in the same order."""
+        return self._ranking.explain(numbers, self._ranking.scores(), penalised=frozenset())
 
     def _has_per_alloc_volume(self) -> bool:
         return any(request.per_alloc and request.type != "csi" for request in self.group.volumes.values())

@@ -84,7 +84,7 @@ def offer(
     taken: PortSets = {}
     for address in addresses:
         taken[address.ip] = taken.get(address.ip, used.get(address.ip, 0)) | address.reserved
-    wanted = {_alias(port, node) for port in (*network.reserved_ports, *network.dynamic_ports)}
+    wanted = {host_alias(port, node) for port in (*network.reserved_ports, *network.dynamic_ports)}
     missing = sorted(str(alias) for alias in wanted.difference(address.alias for address in addresses))
     if missing:
         return Offer(problem=f'network: no addresses available for "{missing[0]}" network')
@@ -98,7 +98,7 @@ def offer(
         given.append(_give(port, port.value, host.ip))
     low, high = node.node_resources.min_dynamic_port, node.node_resources.max_dynamic_port
     for port in network.dynamic_ports:
-        ip = next(address.ip for address in addresses if address.alias == _alias(port, node))
+        ip = next(address.ip for address in addresses if address.alias == host_alias(port, node))
         value = pick_dynamic(taken[ip], low, high, rng)
         if not value:
             return Offer(problem="network: dynamic port selection failed")
@@ -107,13 +107,14 @@ def offer(
     return Offer(tuple(given))
 
 
-def _alias(port: Port, node: Node) -> str | None:
+def host_alias(port: Port, node: Node) -> str | None:
+    """The name of the host network that a port is wanted on; None when it refers to what the node lacks."""
     return resolve(port.host_network, node) if port.host_network else "default"
 
 
 def _address_with(port: Port, node: Node, addresses: tuple[NodeAddress, ...], taken: PortSets) -> NodeAddress | None:
     """The first address of the port's host network on which the static port is free."""
-    alias = _alias(port, node)
+    alias = host_alias(port, node)
     for address in addresses:
         if address.alias == alias and (port.ignore_collision or not taken[address.ip] >> port.value & 1):
             return address
