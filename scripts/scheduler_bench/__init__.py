@@ -1,0 +1,1 @@
+"""The benchmark of the scheduler: worlds, workloads, and a checker of its own."""
