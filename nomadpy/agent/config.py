@@ -9,6 +9,7 @@ from typing import Any
 
 from nomadpy.client.config import ClientConfig
 from nomadpy.model.naming import Noun
+from nomadpy.model.time import SECOND
 from nomadpy.server.config import ServerConfig
 
 
@@ -28,10 +29,24 @@ class Addresses(Noun):
     serf: str = ""
 
 
+class Join(Noun):
+    """Where other agents are looked for: ``start_join`` once, and failing is fatal; ``retry_join`` until one
+    answers, at most ``retry_max`` times (0: for ever). Entries are ``host``, ``host:port``, ``file=PATH`` or ``exec=COMMAND``."""
+
+    start_join: tuple[str, ...] = ()
+    retry_join: tuple[str, ...] = ()
+    retry_max: int = 0
+    retry_interval_ns: int = 30 * SECOND
+
+
 class TlsConfig(Noun):
-    """TLS of the HTTP API. With ``verify_https_client`` clients must show a certificate of the ``ca_file``."""
+    """TLS of the HTTP API and of the traffic between agents. With ``verify_https_client`` clients must show a
+    certificate of the ``ca_file``; agents always show each other one, and with ``verify_server_hostname`` it must name
+    the role."""
 
     http: bool = False
+    rpc: bool = False
+    verify_server_hostname: bool = False
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
@@ -61,7 +76,16 @@ class AgentConfig(Noun):
     bootstrap_expect: int = 0
     server: ServerConfig = ServerConfig()
     client_enabled: bool = False
+    server_join: Join = Join()
+    encrypt: str = ""
+    raft_multiplier: int = 1
+    raft_snapshot_threshold: int = 8192
+    raft_trailing_logs: int = 4096
+    non_voting_server: bool = False
+    leave_on_interrupt: bool = False
+    leave_on_terminate: bool = False
     client_servers: tuple[str, ...] = ()
+    client_join: Join = Join()
     client: ClientConfig = ClientConfig()
     prometheus_metrics: bool = False
     telemetry: dict[str, Any] = {}

@@ -15,7 +15,7 @@ from nomadpy.agent.config import AgentConfig
 from nomadpy.agent.files import load_files
 from nomadpy.client.config import GcConfig
 from nomadpy.model.errors import Invalid
-from nomadpy.model.time import MINUTE
+from nomadpy.model.time import MINUTE, SECOND, parse_duration
 
 HELP = """Usage: nomadpy agent [options]
 
@@ -38,11 +38,17 @@ General
 
 Server
   -server                   Run a server
-  -bootstrap-expect <n>     Number of servers of the cluster (only 1 works in this version)
+  -bootstrap-expect <n>     Number of servers that make a new cluster together
+  -join <addr>              Agent to join at the start, which must succeed; may be given more than once
+  -retry-join <addr>        Agent to join, tried until it answers; may be given more than once.
+                            host, host:port, file=PATH (one address a line) or exec=COMMAND (prints addresses)
+  -retry-interval <dur>     Pause between tries (default 30s)
+  -retry-max <n>            Number of tries (default 0: no limit)
+  -encrypt <key>            Key of the gossip (nomadpy operator gossip keyring generate)
 
 Client
   -client                   Run a client
-  -servers <addr,…>         Servers to talk to
+  -servers <addr,…>         Servers to talk to (port 4647 unless said otherwise); -retry-join works as well
   -node-class <class>       Class of this node
   -node-pool <pool>         Pool of this node (default: default)
   -meta <key=value>         Metadata of this node; may be given more than once
@@ -51,7 +57,7 @@ Client
   -alloc-dir <dir>          Where allocations live
   -network-speed <mbits>    Speed of the network interface, when it cannot be detected
 
-Nomad's other flags (-join, -retry-join, -encrypt, -acl-enabled, -consul-…, -vault-… and so on) are accepted with a
+Nomad's other flags (-acl-enabled, -consul-…, -vault-… and so on) are accepted with a
 warning that says that they do nothing yet.
 """
 
@@ -65,8 +71,9 @@ _SWITCHES = {
 _VALUES = (
     *("config", "data-dir", "bind", "http-port", "rpc-port", "serf-port", "region", "dc", "node", "log-level"),
     *("bootstrap-expect", "servers", "node-class", "node-pool", "meta", "network-interface", "state-dir", "alloc-dir"),
-    "network-speed",
+    *("network-speed", "join", "retry-join", "retry-interval", "retry-max", "encrypt"),
 )
+_REPEATED = ("config", "meta", "join", "retry-join")
 # Nomad's flags that nothing follows from yet: scripts that have them keep working, and are told.
 _IDLE_SWITCHES = (
     *("dev-connect", "dev-consul", "dev-vault", "eventlog", "rejoin", "acl-enabled", "vault-enabled"),
@@ -74,7 +81,7 @@ _IDLE_SWITCHES = (
     *("consul-client-auto-join", "consul-checks-use-advertise"),
 )
 _IDLE_VALUES = (
-    *("plugin-dir", "eventlog-level", "encrypt", "join", "retry-join", "retry-interval", "retry-max", "raft-protocol"),
+    *("plugin-dir", "eventlog-level", "raft-protocol"),
     *("acl-replication-token", "preferred-address-family", "alloc-mounts-dir", "host-volumes-dir"),
     *("host-volume-plugin-dir", "client-intro-token", "consul-address", "consul-token", "consul-auth"),
     *("consul-ca-file", "consul-cert-file", "consul-key-file", "consul-server-service-name"),
@@ -110,7 +117,7 @@ def _parse(args: list[str]) -> dict[str, Any]:
                 if not rest:
                     raise Invalid(f"flag -{name} needs a value")
                 value = rest.pop(0)
-            if name in ("config", "meta"):
+            if name in _REPEATED:
                 flags.setdefault(name, []).append(value)
             else:
                 flags[name] = value
@@ -180,10 +187,32 @@ def _apply(config: AgentConfig, flags: dict[str, Any]) -> AgentConfig:
         changes["bootstrap_expect"] = _integer(flags, "bootstrap-expect")
     if "servers" in flags:
         changes["client_servers"] = tuple(filter(None, flags["servers"].split(",")))
+    if "encrypt" in flags:
+        changes["encrypt"] = flags["encrypt"]
+    join = _join_changes(flags)
+    if join:
+        changes["server_join"] = config.server_join.replace(**join)
+        changes["client_join"] = config.client_join.replace(**join)
     client = _client_changes(config, flags)
     if client:
         changes["client"] = msgspec.structs.replace(config.client, **client)
     return config.replace(**changes)
+
+
+def _join_changes(flags: dict[str, Any]) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    if "join" in flags:
+        changes["start_join"] = tuple(flags["join"])
+    if "retry-join" in flags:
+        changes["retry_join"] = tuple(flags["retry-join"])
+    if "retry-max" in flags:
+        changes["retry_max"] = _integer(flags, "retry-max")
+    if "retry-interval" in flags:
+        try:
+            changes["retry_interval_ns"] = parse_duration(flags["retry-interval"])
+        except ValueError as error:
+            raise Invalid(f"-retry-interval takes a duration like 30s, got {flags['retry-interval']!r}") from error
+    return changes
 
 
 def _client_changes(config: AgentConfig, flags: dict[str, Any]) -> dict[str, Any]:
@@ -226,16 +255,12 @@ def _complete(config: AgentConfig) -> AgentConfig:
     """Fills what follows from the rest, and refuses what cannot run."""
     if not config.server_enabled and not config.client_enabled:
         raise Invalid("an agent needs a role: use -dev, -server, -client, or enable them in a configuration file")
-    if config.server_enabled and config.bootstrap_expect > 1:
-        raise Invalid(
-            f"bootstrap_expect is {config.bootstrap_expect}, but this version runs one server; replication comes later"
-        )
-    if config.client_enabled and not config.server_enabled:
-        raise Invalid(
-            "this version has no wire between agents yet: run the client together with a server (-server -client)"
-        )
-    if config.tls.http and not (config.tls.cert_file and config.tls.key_file):
-        raise Invalid("tls.http is true, so tls.cert_file and tls.key_file must name the certificate and its key")
+    _check_cluster(config)
+    if (config.tls.http or config.tls.rpc) and not (config.tls.cert_file and config.tls.key_file):
+        which = "tls.http" if config.tls.http else "tls.rpc"
+        raise Invalid(f"{which} is true, so tls.cert_file and tls.key_file must name the certificate and its key")
+    if config.tls.rpc and not config.tls.ca_file:
+        raise Invalid("tls.rpc is true, so tls.ca_file must name who signs the certificates of all agents")
     if config.tls.verify_https_client and not config.tls.ca_file:
         raise Invalid("tls.verify_https_client is true, so tls.ca_file must name who signs clients' certificates")
     data_dir = config.data_dir
@@ -253,6 +278,29 @@ def _complete(config: AgentConfig) -> AgentConfig:
     )
     name = config.name or socket.gethostname()
     return config.replace(name=name, data_dir=data_dir, made_data_dir=made_data_dir, client=client)
+
+
+def _check_cluster(config: AgentConfig) -> None:
+    if config.bootstrap_expect < 0:
+        raise Invalid(f"bootstrap_expect must not be negative, got {config.bootstrap_expect}")
+    if config.bootstrap_expect and not config.server_enabled:
+        raise Invalid("bootstrap_expect is about servers: add -server, or leave it out")
+    if config.dev_mode and config.bootstrap_expect > 1:
+        raise Invalid("-dev runs one server that forgets everything; leave -dev out to run a cluster")
+    joins = config.server_join.start_join + config.server_join.retry_join
+    if config.server_enabled and not config.bootstrap_expect and not joins:
+        raise Invalid(
+            "a server needs to know whether it begins a cluster or joins one: set -bootstrap-expect to the number of "
+            "servers that begin it together (1 for a single one), or -retry-join to a server of the cluster"
+        )
+    reachable = config.client_servers + config.client_join.start_join + config.client_join.retry_join
+    if config.client_enabled and not config.server_enabled and not reachable:
+        raise Invalid("a client needs servers: set -servers (or client.servers, -retry-join), or add -server")
+    if not 1 <= config.raft_multiplier <= 10:
+        raise Invalid(f"server.raft_multiplier must be between 1 and 10, got {config.raft_multiplier}")
+    for join in (config.server_join, config.client_join):
+        if join.retry_interval_ns < SECOND or join.retry_max < 0:
+            raise Invalid("retry_interval is at least a second, and retry_max is not negative")
 
 
 def _make_writable(path: Path) -> None:

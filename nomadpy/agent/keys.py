@@ -36,7 +36,15 @@ def _idle(names: str, kind: str = "any") -> dict[str, Key]:
     return {name: Key(kind) for name in names.split()}
 
 
-_JOIN = Section(_idle("start_join retry_join retry_max retry_interval"))
+def _join(prefix: str) -> dict[str, Key]:
+    """Where other agents are looked for."""
+    return {
+        "start_join": Key("list", f"{prefix}.start_join"),
+        "retry_join": Key("list", f"{prefix}.retry_join"),
+        "retry_max": Key("int", f"{prefix}.retry_max"),
+        "retry_interval": Key("duration", f"{prefix}.retry_interval_ns"),
+    }
+
 
 _SERVER: dict[str, Any] = {
     "enabled": Key("bool", "server_enabled"),
@@ -62,15 +70,20 @@ _SERVER: dict[str, Any] = {
             ),
         }
     ),
-    "server_join": _JOIN,
+    "server_join": Section(_join("server_join")),
+    **_join("server_join"),
+    "encrypt": Key("str", "encrypt"),
+    "raft_multiplier": Key("int", "raft_multiplier"),
+    "raft_snapshot_threshold": Key("int", "raft_snapshot_threshold"),
+    "raft_trailing_logs": Key("int", "raft_trailing_logs"),
+    "non_voting_server": Key("bool", "non_voting_server"),
     **_idle(
-        "authoritative_region data_dir encrypt raft_protocol raft_multiplier num_schedulers "
+        "authoritative_region data_dir raft_protocol num_schedulers "
         "csi_volume_claim_gc_interval csi_volume_claim_gc_threshold "
         "csi_plugin_gc_threshold acl_token_gc_threshold root_key_gc_interval "
         "root_key_gc_threshold root_key_rotation_threshold oidc_issuer event_buffer_size enable_event_broker "
-        "deploy_query_rate_limit rejoin_after_leave plan_apply_pipeline start_timeout raft_snapshot_threshold "
-        "raft_snapshot_interval raft_trailing_logs non_voting_server redundancy_zone upgrade_version license_path "
-        "start_join retry_join retry_max retry_interval"
+        "deploy_query_rate_limit rejoin_after_leave plan_apply_pipeline start_timeout raft_snapshot_interval "
+        "redundancy_zone upgrade_version license_path"
     ),
     **{name: Section({"*": Key("any")}) for name in (
         "plan_rejection_tracker", "search", "raft_logstore", "raft_boltdb", "client_introduction"
@@ -114,7 +127,7 @@ _CLIENT: dict[str, Any] = {
         labelled=True,
         target="client.host_networks",
     ),
-    "server_join": _JOIN,
+    "server_join": Section(_join("client_join")),
     **_idle(
         "alloc_mounts_dir host_volumes_dir host_volume_plugin_dir common_plugin_dir preferred_address_family "
         "cpu_disable_dmidecode reservable_cores client_min_port client_max_port cni_path cni_config_dir "
@@ -157,9 +170,9 @@ TOP: dict[str, Any] = {
     "plugin": Section({"config": Key("map", ""), "args": Key("list")}, labelled=True, target="client.plugins"),
     "tls": Section(
         {
-            **_many("bool", "tls.", "http verify_https_client"),
+            **_many("bool", "tls.", "http rpc verify_https_client verify_server_hostname"),
             **_many("str", "tls.", "ca_file cert_file key_file"),
-            **_idle("rpc verify_server_hostname rpc_upgrade_mode tls_cipher_suites tls_min_version", "any"),
+            **_idle("rpc_upgrade_mode tls_cipher_suites tls_min_version", "any"),
             **_idle("tls_prefer_server_cipher_suites", "any"),
         }
     ),
@@ -167,8 +180,9 @@ TOP: dict[str, Any] = {
     "limits": Section({"http_max_conns_per_client": Key("int", "http_max_conns_per_client"), "*": Key("any")}),
     **_idle(
         "plugin_dir log_file log_rotate_duration log_rotate_bytes log_rotate_max_files enable_syslog syslog_facility "
-        "disable_update_check disable_anonymous_signature leave_on_interrupt leave_on_terminate"
+        "disable_update_check disable_anonymous_signature"
     ),
+    **_many("bool", "", "leave_on_interrupt leave_on_terminate"),
     **{name: Section({"*": Key("any")}) for name in (
         "acl", "consul", "vault", "ui", "autopilot", "keyring", "rpc", "sentinel", "audit", "reporting",
         "eventlog",

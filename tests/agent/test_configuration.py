@@ -144,19 +144,20 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
 
 
 def test_what_is_not_acted_on_earns_a_warning(tmp_path: Path) -> None:
-    found = load(tmp_path, 'consul { address = "x" }\nserver { encrypt = "k" }\ndisable_update_check = true')
+    found = load(tmp_path, 'consul { address = "x" }\nserver { oidc_issuer = "k" }\ndisable_update_check = true')
     assert [warning.split(": ")[1] for warning in found.warnings] == [
         "consul is accepted but not acted on yet",
-        "server.encrypt is accepted but not acted on yet",
+        "server.oidc_issuer is accepted but not acted on yet",
     ]
 
 
-def test_leaving_on_signals_is_not_acted_on(tmp_path: Path) -> None:
-    found = load(tmp_path, "leave_on_interrupt = true\nleave_on_terminate = true")
-    assert [warning.split(": ")[1].split()[0] for warning in found.warnings] == [
-        "leave_on_interrupt",
-        "leave_on_terminate",
-    ]
+def test_where_other_agents_are_looked_for(tmp_path: Path) -> None:
+    text = 'server { encrypt = "k", server_join { retry_join = ["a"] } }\nleave_on_interrupt = true'.replace(",", "\n")
+    found = load(tmp_path, text)
+    assert (found.encrypt, found.server_join.retry_join, found.leave_on_interrupt) == ("k", ("a",), True)
+    assert not found.warnings
+    given = configure(["-server", "-data-dir", str(tmp_path), "-retry-join", "a:1", "-retry-join", "b", "-retry-max=3"])
+    assert (given.server_join.retry_join, given.server_join.retry_max) == (("a:1", "b"), 3)
 
 
 def test_only_a_directory_that_the_agent_made_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,8 +207,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         (["-dev=maybe"], "-dev is true or false"),
         (["-dev", "-region"], "needs a value"),
         (["-dev", "-htp-port", "1"], "did you mean -http-port"),
-        (["-client", "-data-dir", "/tmp/x"], "together with a server"),
-        (["-server", "-bootstrap-expect", "3", "-data-dir", "/tmp/x"], "runs one server"),
+        (["-client", "-data-dir", "/tmp/x"], "a client needs servers"),
+        (["-dev", "-bootstrap-expect", "3"], "leave -dev out"),
+        (["-server", "-data-dir", "/tmp/x"], "set -bootstrap-expect"),
+        (["-server", "-bootstrap-expect=-1", "-data-dir", "/tmp/x"], "must not be negative"),
+        (["-client", "-servers", "a", "-bootstrap-expect=1", "-data-dir", "/tmp/x"], "about servers"),
+        (["-dev", "-retry-interval", "soon"], "takes a duration"),
     ],
 )
 def test_flags_that_are_refused(flags: list[str], why: str) -> None:
@@ -217,10 +222,10 @@ def test_flags_that_are_refused(flags: list[str], why: str) -> None:
 
 
 def test_flags_that_do_nothing_yet_are_accepted_and_told(tmp_path: Path) -> None:
-    flags = ["-dev", "-data-dir", str(tmp_path), "-retry-join", "10.0.0.1", "-acl-enabled", "-consul-address=x:8500"]
+    flags = ["-dev", "-data-dir", str(tmp_path), "-raft-protocol", "3", "-acl-enabled", "-consul-address=x:8500"]
     found = configure([*flags, "-network-speed", "2500"])
     assert found.client.network_speed == 2500
-    for name in ("retry-join", "acl-enabled", "consul-address"):
+    for name in ("raft-protocol", "acl-enabled", "consul-address"):
         assert f"flag -{name} is accepted but not acted on yet" in found.warnings
 
 
