@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import msgspec
 import trio
 
-from nomadpy.model.errors import Invalid, NomadError, OutcomeUnknown, TimedOut, Unavailable
+from nomadpy.model.errors import Invalid, NomadError, OutcomeUnknown, Unavailable
 from nomadpy.rpc import frames as f
-from nomadpy.rpc.handlers import Handlers, NotConnected, Word, to_error, to_failure
+from nomadpy.rpc.handlers import Handlers, NoAnswer, NotConnected, Word, to_error, to_failure
 from nomadpy.rpc.peer import ACCEPTED_TIMING, Counters, Peer, Timing
 from nomadpy.rpc.serving import Service
 from nomadpy.rpc.streams import MessageStream
@@ -163,7 +163,7 @@ class Connection:
 
         Raises:
             NotConnected: the request was not made.
-            TimedOut: no answer within ``timeout_s``; the handler was cancelled.
+            NoAnswer: (a TimedOut) no answer within ``timeout_s``; the handler was cancelled.
             OutcomeUnknown: the connection was lost meanwhile.
             NomadError: what the handler raised there.
         """
@@ -180,7 +180,7 @@ class Connection:
                 self._outbox.forget(ident)
                 self.put(f.pack(f.Cancel(ident)))
         if call.answer is None:
-            raise TimedOut(f"{self.whom()} did not answer {word.name} within {timeout_s:g} s")
+            raise NoAnswer(f"{self.whom()} did not answer {word.name} within {timeout_s:g} s")
         if isinstance(call.answer, f.Failure):
             raise to_error(call.answer)
         return word.decode_result(call.answer.result)

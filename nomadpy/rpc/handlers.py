@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import msgspec
 
 from nomadpy.model import errors
-from nomadpy.model.errors import Invalid, NomadError, Unavailable
+from nomadpy.model.errors import Invalid, NomadError, TimedOut, Unavailable
 from nomadpy.rpc.frames import Failure
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ class NotConnected(Unavailable):
     """There is no connection, so the request has certainly not been made."""
 
     code = "not-connected"
+
+
+class NoAnswer(TimedOut):
+    """The peer did not answer in time, not even that it could not."""
 
 
 class StreamEnded(Unavailable):
