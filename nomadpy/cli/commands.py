@@ -37,6 +37,7 @@ COMMANDS: dict[str, Command] = {
     "eval status": Command("evaluation:status", "Show an evaluation and why it could not place everything"),
     "fmt": Command("fmt:fmt", "Rewrite HCL files in the standard layout"),
     "job allocs": Command("job_read:allocs", "List the allocations of a job"),
+    "job capacity": Command("job_read:capacity", "Show how many more of a job would fit, and what runs out first"),
     "job deployments": Command("job_read:deployments", "List the deployments of a job"),
     "job dispatch": Command("job_write:dispatch", "Start an instance of a parameterized job"),
     "job eval": Command("job_write:evaluate", "Make the scheduler look at a job again"),

@@ -26,3 +26,15 @@ Strict = Annotated[
     ),
 ]
 JobJSON = Annotated[bool, typer.Option("-json", help="The file is JSON as the API takes it.")]
+Without = Annotated[
+    list[str] | None,
+    typer.Option("-without", help="Count capacity as if this node had left; repeatable.", metavar="<node>"),
+]
+With = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-with",
+        help="Count capacity with further nodes, such as 4000,8192x3: MHz, MB and how many; repeatable.",
+        metavar="<cpu,memxN>",
+    ),
+]

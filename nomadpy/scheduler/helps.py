@@ -16,7 +16,7 @@ from nomadpy.model.demand import Demand
 from nomadpy.model.node import DISCONNECTED, DOWN, Node
 from nomadpy.model.resources import Constraint, RequestedDevice
 from nomadpy.scheduler.eligibility import Check, Eligibility
-from nomadpy.scheduler.facts import Facts
+from nomadpy.scheduler.facts import UNLIMITED, Facts
 from nomadpy.scheduler.fleet import Fleet
 from nomadpy.scheduler.ranking import FloatColumn
 from nomadpy.state.view import BoolColumn, IntColumn
@@ -55,12 +55,14 @@ def would_help(
     found += _neighbours(facts, neighbours, suitable & (crowded == 1) & roomy & unrefused)
     if among is None:
         found += _conditions(facts, eligible, last, (failed == 1) & (crowded == 0) & roomy)
+    if not found:
+        found = _nearest(fleet, eligible, lacking, neighbours, refused, everywhere)
     return tuple(sorted(found, key=lambda help: _ORDER.index(help.kind))[:MOST_HELPS])
 
 
 _ORDER = (
     *("resources", "port", "device", "cores", "node", "driver", "constraint", "neighbours", "datacenter", "node pool"),
-    *("network", "host network", "volume", "secrets provider"),
+    *("network", "host network", "volume", "secrets provider", "several"),
 )
 
 
@@ -105,6 +107,38 @@ def _lack(fleet: Fleet, asked: dict[str, int], lacking: dict[str, IntColumn], nu
     if any(whole[name][first] < asked[name] for name in short):
         return _help(fleet.facts, "resources", f"{less}, for", alike, "", short)
     return _help(fleet.facts, "resources", f"{more} on", alike, f"; or {less}", short)
+
+
+def _nearest(
+    fleet: Fleet,
+    eligible: Eligibility,
+    lacking: dict[str, IntColumn],
+    neighbours: Sequence[Condition],
+    refused: Mapping[int, str],
+    among: BoolColumn,
+) -> list[Help]:
+    """The nodes with the fewest things in the way, when one thing is in the way of none."""
+    facts = fleet.facts
+    in_the_way = [(check.reason, ~check.passes) for check in eligible.conditions]
+    in_the_way += [(reason, ~passes) for reason, passes in neighbours]
+    in_the_way += [(name, short > 0) for name, short in lacking.items()]
+    in_the_way.append(("max allocation exceeded", fleet.slots_free < 1))
+    counts: IntColumn = np.where(facts.present & among, 0, UNLIMITED)
+    for _, against in in_the_way:
+        counts += against
+    for number in refused:
+        counts[number] += 1
+    if not len(counts) or counts.min() >= UNLIMITED:
+        return []
+    first = int(np.argmin(counts))
+    reasons = [reason for reason, against in in_the_way if against[first]]
+    reasons += [refused[first]] if first in refused else []
+    alike = [
+        number
+        for number in np.flatnonzero(counts == counts[first]).tolist()
+        if all(against[number] == against[first] for _, against in in_the_way)
+    ]
+    return [_help(facts, "several", f"{len(reasons)} changes at once ({'; '.join(reasons)}):", alike)]
 
 
 def _taken(facts: Facts, refused: Mapping[int, str], nodes: BoolColumn) -> list[Help]:

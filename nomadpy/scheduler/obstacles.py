@@ -104,12 +104,17 @@ class Teller:
             yield Obstacle(kind="port", reason=reason, detail=words)
 
     def _holder(self, node: Node, port: int) -> str:
+        number = self._fleet.number(node.id)
+        if any(address.reserved >> port & 1 for address in self._fleet.facts.addresses(number)):
+            return "reserved on the node"
+        if not any(used >> port & 1 for used in self._view.columns.used_ports(number).values()):
+            return "taken by what this plan places"
         for alloc in self._view.allocs_by_node(node.id):
             if alloc.client_terminal() or alloc.allocated_resources is None:
                 continue
             if any(given.value == port for given in alloc.allocated_resources.shared.ports):
                 return f'taken by job "{alloc.job_id}" (allocation {alloc.id[:8]})'
-        return "taken or reserved there"
+        return "taken there"
 
     def _other(self, problem: str, number: int) -> Obstacle:
         node = self._fleet.facts.nodes[number]

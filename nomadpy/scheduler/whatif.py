@@ -107,7 +107,7 @@ def _longer(column: IntColumn, more: Sequence[int]) -> IntColumn:
 
 
 def _make(view: StateView, job: Job, extra: Sequence[ExtraNodes]) -> tuple[tuple[ExtraNodes, ...], list[Node]]:
-    """The nodes that do not exist, each like the first node that meets all lasting conditions of every group."""
+    """The nodes that do not exist, each like the node that meets the lasting conditions of most groups."""
     if not extra:
         return (), []
     model = _model(view, job)
@@ -139,15 +139,14 @@ def _without_shares(reserved: NodeReservedResources) -> NodeReservedResources:
 
 
 def _model(view: StateView, job: Job) -> Node | None:
+    """The node that suits most groups, a ready one if there is any; None when none suits any of them."""
     facts = Facts(view.columns)
-    suits: BoolColumn = facts.present.copy()
+    suits: IntColumn = np.zeros(facts.size, dtype=np.int64)
     for group in job.task_groups:
-        suits &= eligibility(facts, job, group).suitable
-    ready = np.flatnonzero(suits & facts.ready)
-    numbers = ready if len(ready) else np.flatnonzero(suits)
-    if not len(numbers):
+        suits += 2 * eligibility(facts, job, group).suitable
+    if not suits.any():
         return None
-    node = facts.nodes[int(numbers[0])]
+    node = facts.nodes[int(np.argmax(suits + facts.ready))]
     assert node is not None
     return node.replace(status="ready", scheduling_eligibility="eligible", drain_strategy=None)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from msgspec import field
 
 from nomadpy.model.alloc import AllocMetric
 from nomadpy.model.evaluation import Evaluation, JobDiff, PlanAnnotations
+from nomadpy.model.explanation import Capacity, GroupExplanation
 from nomadpy.model.job import Job, JobSubmission, ScalingEvent
-from nomadpy.model.naming import Noun
+from nomadpy.model.naming import OMIT_EMPTY, Noun
 from nomadpy.model.time import DurationInput, Moment
 
 
@@ -61,14 +62,23 @@ class JobValidateResponse(Noun):
 
 
 class JobPlanRequest(Noun):
+    """Ours beyond Nomad's: ``why`` asks for an explanation, node by node; ``capacity`` for how many more fit after the
+    plan, without the nodes ``without`` (ids or names) and with the ones that ``with_`` describes (``CPU,MEM×N``)."""
+
     job: dict[str, Any] | None = None
     diff: bool = False
     policy_override: bool = False
     namespace: str = ""
     region: str = ""
+    why: bool = False
+    capacity: bool = False
+    without: tuple[str, ...] = ()
+    with_: tuple[str, ...] = ()
 
 
 class JobPlanResponse(Noun):
+    """``why`` (by group) and ``capacity`` are only there when they were asked for."""
+
     annotations: PlanAnnotations | None = None
     failed_tg_allocs: dict[str, AllocMetric] = {}
     job_modify_index: int = 0
@@ -77,6 +87,8 @@ class JobPlanResponse(Noun):
     next_periodic_launch_ns: Moment = 0
     warnings: str = ""
     index: int = 0
+    why: Annotated[dict[str, GroupExplanation], OMIT_EMPTY] = {}
+    capacity: Annotated[Capacity | None, OMIT_EMPTY] = None
 
 
 class EvalOptions(Noun):

@@ -513,3 +513,51 @@ def test_actions(dev: Agent, job_id: str) -> None:
     assert dev.get(f"/v1/job/{job_id}/actions") == [
         {"Name": "hi", "Command": "/bin/echo", "Args": ["x"], "TaskName": "main", "TaskGroupName": "g"}
     ]
+
+
+# --- why, and how many more ---
+
+
+def test_a_plan_explains_itself_when_asked(dev: Agent, job_id: str) -> None:
+    windows = {"LTarget": "${attr.kernel.name}", "Operand": "=", "RTarget": "windows"}
+    spec = job(job_id, Constraints=[windows])
+    told = dev.put(f"/v1/job/{job_id}/plan", {"Job": spec, "Why": True})["Why"]["g"]
+    [node] = told["Nodes"]
+    assert node["Obstacles"][0]["Detail"].endswith('${attr.kernel.name} is "linux" there')
+    assert told["WouldHelp"][0]["Kind"] == "constraint"
+    plain = dev.put(f"/v1/job/{job_id}/plan", {"Job": spec})
+    assert "Why" not in plain
+    assert "Capacity" not in plain
+    assert plain["FailedTGAllocs"]["g"]["WouldHelp"] == told["WouldHelp"]
+
+
+def test_a_plan_counts_what_fits_after_it(dev: Agent, job_id: str) -> None:
+    wish = {"Job": job(job_id), "With": ["100000,100000×2"], "Without": [dev.get("/v1/nodes")[0]["Name"]]}
+    room = dev.put(f"/v1/job/{job_id}/plan", wish)["Capacity"]
+    assert room["Groups"]["g"]["Nodes"] == 2
+    assert (room["With"][0]["CPU"], room["With"][0]["Count"], len(room["Without"])) == (100000, 2, 1)
+
+
+def test_a_registered_job_is_asked_how_many_more_fit(dev: Agent, job_id: str) -> None:
+    register(dev, job_id)
+    now = dev.get(f"/v1/job/{job_id}/capacity")["Groups"]["g"]
+    more = dev.get(f"/v1/job/{job_id}/capacity", **{"with": "100000,100000"})["Groups"]["g"]
+    assert 0 < now["Fits"] < more["Fits"]
+    assert (now["Exact"], now["Suitable"], more["Suitable"]) == (True, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ({"without": "nobody"}, 'no node has the id or name "nobody"'),
+        ({"with": "many"}, '"many" is not CPU,MEM×N'),
+        ({"with": "1,2x100000"}, "asks for 100000 nodes"),
+    ],
+)
+def test_questions_about_unknown_nodes_are_refused(dev: Agent, job_id: str, query: dict[str, str], text: str) -> None:
+    register(dev, job_id)
+    assert text in dev.get(f"/v1/job/{job_id}/capacity", status=400, **query)
+
+
+def test_the_capacity_of_an_unknown_job_is_404(dev: Agent) -> None:
+    assert dev.get("/v1/job/nobody/capacity", status=404) == "job not found"

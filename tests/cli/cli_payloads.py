@@ -397,3 +397,34 @@ def plan() -> dict[str, Any]:
 
 def _field(kind: str, name: str, old: str, new: str) -> dict[str, Any]:
     return {"Type": kind, "Name": name, "Old": old, "New": new, "Annotations": None}
+
+
+def explanation(**changes: Any) -> dict[str, Any]:
+    """One group of the answer to ``job plan -why``."""
+    refused = {
+        "NodeID": OTHER_NODE,
+        "NodeName": "n2",
+        "Holds": 1,
+        "Fits": False,
+        "Obstacles": [
+            {"Kind": "memory", "Reason": "memory", "Detail": "memory: asks 512 MB, 200 free of 512 (short by 312 MB)"},
+            {"Kind": "driver", "Reason": "missing drivers", "Detail": 'driver "docker" is not detected there'},
+        ],
+    }
+    fits = {"NodeID": NODE, "NodeName": "n1", "Fits": True, "Scores": {"binpack": 0.5, "spread": 0}, "NormScore": 0.5}
+    told = {
+        "AfterPlan": False,
+        "Unplaced": 0,
+        "NodeCount": 2,
+        "FitCount": 1,
+        "Nodes": [fits, refused],
+        "Refusals": [{"Reasons": ["memory", "missing drivers"], "Count": 1, "Nodes": [OTHER_NODE]}],
+    }
+    return {**told, **changes}
+
+
+def room(**changes: Any) -> dict[str, Any]:
+    """One group of a capacity."""
+    limits = {"memory": 2, "cpu": 1}
+    told = {"Fits": 7, "Nodes": 2, "Suitable": 3, "Limits": limits, "RunsOutFirst": "memory", "Exact": True}
+    return {**told, "Displaced": 0, **changes}

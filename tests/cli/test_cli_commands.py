@@ -543,3 +543,25 @@ def test_a_failed_task_is_shown_with_its_last_words(nomadpy: Run, cluster: Any) 
     cluster.on("GET", f"/v1/client/fs/logs/{p.ALLOC}", LOG)
     shown = nomadpy("alloc", "status", "a1a1a1").out
     assert "Last Lines on stderr:\nline 15\nline 16\nline 17\nline 18\nline 19\n" in shown
+
+
+def test_plan_asks_for_why_and_capacity_and_shows_both(nomadpy: Run, cluster: Any, job_file: str) -> None:
+    answer = {**p.plan(), "Why": {"front": p.explanation()}, "Capacity": {"Groups": {"front": p.room()}}}
+    cluster.on("PUT", "/v1/job/web/plan", answer)
+    seen = nomadpy("job", "plan", "-why", "-without", "n1", "-with", "4000,8192x3", job_file)
+    assert seen.code == 1
+    assert 'Why: Task Group "front"' in seen.out
+    assert "Capacity after this plan" in seen.out
+    body = cluster.asked("PUT", "/v1/job/web/plan").body
+    assert (body["Why"], body["Capacity"], body["Without"], body["With"]) == (True, True, ["n1"], ["4000,8192x3"])
+    printed = nomadpy("job", "plan", "-json-output", job_file)
+    assert json.loads(printed.out) == answer
+    assert "Why" not in cluster.asked("PUT", "/v1/job/web/plan").body
+
+
+def test_capacity_of_a_registered_job(nomadpy: Run, cluster: Any) -> None:
+    cluster.on("GET", "/v1/job/web/capacity", {"Groups": {"front": p.room()}})
+    seen = nomadpy("job", "capacity", "-without", "n1", "-without", "n2", "-with=1,2", "web")
+    assert "front       7" in seen.out
+    query = cluster.asked("GET", "/v1/job/web/capacity").query
+    assert (query["without"], query["with"]) == (["n1", "n2"], ["1,2"])

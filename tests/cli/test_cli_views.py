@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from nomadpy.cli.views import alloc, base, cluster, deployment, evaluation, explain, job, node, plan, progress, top
+from nomadpy.cli.views import alloc, base, cluster, deployment, evaluation, explain, job, node, plan, progress, top, why
 
 NOW = p.NOW_NS
 
@@ -54,6 +54,10 @@ VIEWS: dict[str, RenderableType] = {
     "evals": evaluation.evaluation_list([p.evaluation(JobID=LONG)]),
     "eval": evaluation.detail(p.evaluation(FailedTGAllocs={"front": p.failed_metrics()}, BlockedEval=p.EVAL), NOW),
     "members": cluster.members([{"Name": f"{LONG}.global", "Addr": "10.0.0.1", "Port": 4648, "Status": "alive"}], {}),
+    "why": why.explanations({"front": p.explanation(), LONG: p.explanation(NodeCount=900, Unplaced=2, AfterPlan=True)}),
+    "capacity": why.capacity(
+        {"Groups": {"front": p.room(), LONG: p.room(Displaced=3, Exact=False)}, "Without": [p.NODE]}
+    ),
     "board": progress.board(
         progress.Sight(evaluation=p.evaluation(), allocations=(p.alloc_stub(),), deployment=p.deployment()), 1, 5
     ),
@@ -350,3 +354,58 @@ def test_a_failed_task_is_told_by_its_cause_and_not_by_what_follows_from_it() ->
     failed = p.alloc_stub(TaskStates={"web": {"State": "dead", "Failed": True, "Events": events}})
     lines = progress.troubles(progress.Sight(allocations=(failed,)))
     assert [line.split("task ")[1] for line in lines] == ["web: Template: Template failed: no such function"]
+
+
+def test_why_names_every_obstacle_and_the_scores_of_what_fits() -> None:
+    lines = draw(why.explanations({"front": p.explanation()}), 100)
+    assert lines == [
+        'Why: Task Group "front" (placed; the nodes as the plan finds them)',
+        "  Fits on 1 node, the best first:",
+        "  Node  Score  Has  From",
+        "  n1    0.500  0    binpack +0.5",
+        "  Refused on 1 node:",
+        "  Node  Has  Because",
+        "  n2    1    memory: asks 512 MB, 200 free of 512 (short by 312 MB)",
+        '             driver "docker" is not detected there',
+    ]
+
+
+def test_why_counts_what_it_does_not_show() -> None:
+    told = p.explanation(NodeCount=902, FitCount=2, Unplaced=4, AfterPlan=True, WouldHelp=[{"Text": "less cpu"}])
+    lines = draw(why.explanations({"front": told}), 100)
+    assert lines[0] == 'Why: Task Group "front" (4 not placed; the nodes as the plan leaves them)'
+    assert lines[1] == "  would help: less cpu"
+    assert "  and 1 more" in lines
+    assert "  Refused on 900 nodes:" in lines
+    assert lines[lines.index("  Examples:") + 2].startswith("  n2")
+
+
+def test_a_capacity_says_what_runs_out_and_what_is_displaced() -> None:
+    answer = {"Groups": {"front": p.room(Displaced=3), "back": p.room(Fits=0, Suitable=0, Limits={})}}
+    lines = draw(why.capacity(answer), 100)
+    assert lines == [
+        "Capacity",
+        "  Task Group  Fits more  On nodes  Runs out first",
+        "  back        0          2 of 0    no ready node meets the job's conditions",
+        "  front       7          2 of 3    memory (2), cpu (1)",
+        "  3 of group front run on what is left out and need a part of that.",
+    ]
+
+
+def test_passing_obstacles_and_lasting_ones_differ_in_colour() -> None:
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="standard", _environ={})
+    console.print(why.explanations({"front": p.explanation()}))
+    assert isinstance(console.file, io.StringIO)
+    drawn = console.file.getvalue()
+    assert "\x1b[33mmemory: asks" in drawn
+    assert '\x1b[31mdriver "docker"' in drawn
+
+
+def test_what_would_help_is_shown_where_a_placement_failed() -> None:
+    metrics = {**p.failed_metrics(), "WouldHelp": [{"Kind": "port", "Text": "port http=80 free on n1"}]}
+    for view in (
+        evaluation.detail(p.evaluation(FailedTGAllocs={"front": metrics}), NOW),
+        job.placement_failure({"FailedTGAllocs": {"front": metrics}}),
+    ):
+        assert view is not None
+        assert "  * Would help: port http=80 free on n1" in draw(view, 100)

@@ -190,9 +190,15 @@ def test_one_port_that_is_taken_is_recorded() -> None:
     assert metric.would_help[1].text == "port http=80 free on node-0"
 
 
-def test_two_things_at_once_are_no_small_change() -> None:
-    world = World(make_node(0, drivers=(), attributes={}))
-    assert failure(world, make_job(constraints=(LINUX,))).would_help == ()
+def test_where_two_things_are_in_the_way_both_are_named() -> None:
+    world = World(make_node(0, drivers=(), attributes={}), make_node(1, drivers=(), attributes={}, cpu_mhz=100))
+    [help] = failure(world, make_job(constraints=(LINUX,))).would_help
+    assert help.text == "2 changes at once (${attr.kernel.name} = linux; missing drivers): node-0"
+    assert help.kind == "several"
+
+
+def test_without_any_node_nothing_would_help() -> None:
+    assert failure(World(), make_job()).would_help == ()
 
 
 @given(

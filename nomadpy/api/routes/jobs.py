@@ -13,6 +13,7 @@ from nomadpy.model.canonical import canonicalize, input_form, job_from_input
 from nomadpy.model.diff import diff_jobs
 from nomadpy.model.errors import Invalid, NotFound
 from nomadpy.model.evaluation import Deployment, Evaluation
+from nomadpy.model.explanation import Capacity
 from nomadpy.model.ids import EDGE_RNG
 from nomadpy.model.job import Job, JobSubmission, JobSummary
 from nomadpy.model.naming import Noun
@@ -128,6 +129,17 @@ async def plan(call: Call) -> Any:
     request = await call.body(m.JobPlanRequest)
     return call.server.launches.plan(
         call.caller, request, namespace=call.stated_namespace, job_id=call.params["job_id"]
+    )
+
+
+async def capacity(call: Call) -> Any:
+    """How many more of each group would fit now, what runs out first, and what if nodes went or came."""
+    return call.server.launches.capacity(
+        call.caller,
+        call.namespace,
+        call.params["job_id"],
+        without=call.query.getlist("without"),
+        extra=call.query.getlist("with"),
     )
 
 
@@ -364,6 +376,9 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(methods=READ, path=_J + "/evaluations", endpoint=evaluations, answer=list[Evaluation], blocking=True),
     Operation(methods=WRITE, path=_J + "/periodic/force", endpoint=force_periodic, answer=m.PeriodicForceResponse),
     Operation(methods=WRITE, path=_J + "/plan", endpoint=plan, body=m.JobPlanRequest, answer=m.JobPlanResponse),
+    Operation(methods=READ, path=_J + "/capacity", endpoint=capacity, answer=Capacity,
+              query=(Param("without", about="A node to leave out, by id or name; may be repeated."),
+                     Param("with", about="Nodes to add, as CPU,MEM×N in MHz and MB; may be repeated."))),
     Operation(methods=READ, path=_J + "/summary", endpoint=summary, answer=JobSummary, blocking=True),
     Operation(methods=WRITE, path=_J + "/dispatch", endpoint=dispatch, body=m.JobDispatchRequest,
               answer=m.JobDispatchResponse, query=(Param("idempotency_token"),)),

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from nomadpy.cli.failures import CommandFailed
-from nomadpy.cli.flags import AsJSON, Template, Verbose
+from nomadpy.cli.flags import AsJSON, Template, Verbose, With, Without
 from nomadpy.cli.http import job_path
 from nomadpy.cli.lookup import find_job
 from nomadpy.cli.session import Session
@@ -178,6 +178,28 @@ def deployments(
     rows = session.api.get(job_path(job_id, "deployments"), namespace=namespace, all=all_ or None)
     if not session.put_out(rows, as_json=as_json, template=template):
         session.show(views.deployment_list(rows or [], verbose=verbose))
+
+
+def capacity(
+    session: Session,
+    job: Job,
+    *,
+    without: Without = None,
+    with_: With = None,
+    as_json: AsJSON = False,
+    template: Template = None,
+) -> None:
+    """Show how many more of each group of a registered job would fit now, and what runs out first.
+
+    With -without and -with: how many would, if nodes left or others joined.
+    """
+    from nomadpy.cli.views import why as views
+
+    job_id, namespace = find_job(session, job)
+    query = {"namespace": namespace, "without": without, "with": with_}
+    answer = session.api.get(job_path(job_id, "capacity"), **query)
+    if not session.put_out(answer, as_json=as_json, template=template):
+        session.show(views.capacity(answer, f'Capacity for job "{job_id}"'))
 
 
 def history(

@@ -11,7 +11,7 @@ import typer
 
 from nomadpy.cli import jobfile
 from nomadpy.cli.failures import ApiError, CommandFailed
-from nomadpy.cli.flags import Detach, JobJSON, Strict, VariableFiles, Variables, Verbose
+from nomadpy.cli.flags import Detach, JobJSON, Strict, Template, VariableFiles, Variables, Verbose, With, Without
 from nomadpy.cli.http import job_path
 from nomadpy.cli.session import Session
 
@@ -135,6 +135,14 @@ def plan(
     policy_override: Annotated[
         bool, typer.Option("-policy-override", help="Accepted; there are no policies to override.")
     ] = False,
+    why: Annotated[bool, typer.Option("-why", help="Show for each node why it was chosen or refused.")] = False,
+    capacity: Annotated[bool, typer.Option("-capacity", help="Show how many more would fit after the plan.")] = False,
+    without: Without = None,
+    with_: With = None,
+    answer_json: Annotated[
+        bool, typer.Option("-json-output", help="Print the answer of the API as JSON (-json is about the file).")
+    ] = False,
+    template: Template = None,
     verbose: Verbose = False,
     as_json: JobJSON = False,
     var: Variables = None,
@@ -146,24 +154,39 @@ def plan(
     The exit code is 0 when no allocation would be created or destroyed, 1 when some would, and 255 on an error.
     """
     del policy_override
-    from nomadpy.cli.views import plan as views
-
     content = _read(path, as_json, var, var_file, hcl2_strict)
     job_id = str(content.job.get("ID") or "")
-    answer = session.api.put(
-        job_path(job_id, "plan"), {"Job": content.job, "Diff": diff}, **scope(session, content.job)
-    )
-    if diff and answer.get("Diff"):
+    body: dict[str, Any] = {"Job": content.job, "Diff": diff}
+    if why:
+        body["Why"] = True
+    if capacity or without or with_:
+        body.update(Capacity=True, Without=without or [], With=with_ or [])
+    answer = session.api.put(job_path(job_id, "plan"), body, **scope(session, content.job))
+    if not session.put_out(answer, as_json=answer_json, template=template):
+        _show_plan(session, content.job, answer, _same_flags(path, as_json, var, var_file), verbose=verbose)
+    return _plan_code(answer)
+
+
+def _show_plan(session: Session, job: dict[str, Any], answer: dict[str, Any], command: str, *, verbose: bool) -> None:
+    from nomadpy.cli.views import plan as views
+    from nomadpy.cli.views import why
+
+    if answer.get("Diff"):
         session.show(views.job_diff(answer["Diff"], verbose=verbose))
         session.say()
-    session.show(views.dry_run(answer, content.job, time.time_ns()))
+    session.show(views.dry_run(answer, job, time.time_ns()))
     session.say()
+    if answer.get("Why"):
+        session.show(why.explanations(answer["Why"], verbose=verbose))
+        session.say()
+    if answer.get("Capacity"):
+        session.show(why.capacity(answer["Capacity"], "Capacity after this plan"))
+        session.say()
     warnings = views.warnings(str(answer.get("Warnings") or ""))
     if warnings is not None:
         session.show(warnings)
         session.say()
-    session.show(views.index_hint(int(answer.get("JobModifyIndex") or 0), _same_flags(path, as_json, var, var_file)))
-    return _plan_code(answer)
+    session.show(views.index_hint(int(answer.get("JobModifyIndex") or 0), command))
 
 
 def _same_flags(path: str, as_json: bool, var: list[str] | None, var_file: list[str] | None) -> str:

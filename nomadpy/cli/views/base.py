@@ -203,6 +203,21 @@ class Details:
                 yield from _line(console, (lead if number == 0 else Text(" " * indent)) + line)
 
 
+class Paragraph:
+    """Text that is wrapped where it has to be; further lines begin ``hanging`` cells to the right."""
+
+    def __init__(self, text: Cell, hanging: int = 4) -> None:
+        self.text = _text(text)
+        self.hanging = hanging
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if cell_len(self.text.plain) <= options.max_width:
+            yield from _line(console, self.text.copy())
+            return
+        for number, line in enumerate(_fold(self.text, max(1, options.max_width - self.hanging), console)):
+            yield from _line(console, line if number == 0 else Text(" " * self.hanging) + line)
+
+
 class Indented:
     """A view moved to the right by ``cells``."""
 
@@ -213,7 +228,8 @@ class Indented:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         narrower = options.update(width=max(1, options.max_width - self.cells))
         for line in console.render_lines(self.inner, narrower, pad=False):
-            yield Segment(" " * self.cells)
+            if any(segment.text for segment in line):
+                yield Segment(" " * self.cells)
             yield from line
             yield Segment.line()
 

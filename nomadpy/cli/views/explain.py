@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from nomadpy.cli.views.base import Columns, short
+from nomadpy.cli.views.base import Columns, Paragraph, short
 
 
 def reasons(metrics: dict[str, Any]) -> list[str]:
@@ -40,6 +40,15 @@ def reasons(metrics: dict[str, Any]) -> list[str]:
     return found
 
 
+def helps(metrics: dict[str, Any]) -> list[str]:
+    """What the scheduler found would have let it place one more, smallest change first.
+
+    >>> helps({"WouldHelp": [{"Text": "port http=80 free on n1"}]}), helps({})
+    (['port http=80 free on n1'], [])
+    """
+    return [str(each.get("Text")) for each in metrics.get("WouldHelp") or []]
+
+
 def unplaced(group: str, metrics: dict[str, Any]) -> str:
     """The sentence that opens the explanation of a group.
 
@@ -51,11 +60,13 @@ def unplaced(group: str, metrics: dict[str, Any]) -> str:
 
 
 def failures(by_group: dict[str, dict[str, Any]], indent: str = "  ") -> Group:
-    """All groups that were not placed, each with its reasons."""
-    lines: list[Text] = []
+    """All groups that were not placed, each with its reasons and what would have helped, as they were recorded."""
+    lines: list[Paragraph] = []
     for group, metrics in sorted(by_group.items()):
-        lines.append(Text(f"{indent}{unplaced(group, metrics)}", style="yellow"))
-        lines += [Text(f"{indent}  * {reason}") for reason in reasons(metrics)]
+        hanging = len(indent) + 4
+        lines.append(Paragraph(Text(f"{indent}{unplaced(group, metrics)}", style="yellow"), hanging))
+        lines += [Paragraph(Text(f"{indent}  * {reason}"), hanging) for reason in reasons(metrics)]
+        lines += [Paragraph(Text(f"{indent}  * Would help: {text}", style="cyan"), hanging) for text in helps(metrics)]
     return Group(*lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nomadpy.model.admission import warnings_text
@@ -10,9 +11,11 @@ from nomadpy.model.cron import next_launch
 from nomadpy.model.diff import annotate, diff_jobs, spec_equal
 from nomadpy.model.errors import Conflict, Invalid, NotFound
 from nomadpy.model.evaluation import TRIGGER_JOB_REGISTER, TRIGGER_JOB_SCALING, Evaluation
+from nomadpy.model.explanation import Capacity
 from nomadpy.model.job import Job, ScalingEvent, TaskGroup
 from nomadpy.model.time import SECOND
-from nomadpy.scheduler import Fleet, schedule
+from nomadpy.scheduler import Fleet, explain_plan, schedule
+from nomadpy.server.handlers.capacity import capacity
 from nomadpy.server.handlers.jobs import JobHandlers
 from nomadpy.server.messages import (
     JobDispatchRequest,
@@ -65,6 +68,9 @@ class LaunchHandlers:
         diff = None
         if request.diff:
             diff = annotate(diff_jobs(old, job, contextual=True), decision.desired)
+        room = None
+        if request.capacity or request.without or request.with_:
+            room = capacity(server.store, view, candidate, decision, without=request.without, extra=request.with_)
         periodic = job.periodic
         return JobPlanResponse(
             annotations=decision.evaluation.plan_annotations,
@@ -75,7 +81,18 @@ class LaunchHandlers:
             next_periodic_launch_ns=next_launch(periodic, server.wall_ns()) if periodic and periodic.enabled else 0,
             warnings=warnings_text(warnings),
             index=old.job_modify_index if old else 0,
+            why=explain_plan(view, candidate, decision) if request.why else {},
+            capacity=room,
         )
+
+    def capacity(
+        self, caller: Caller, namespace: str, job_id: str, *, without: Sequence[str] = (), extra: Sequence[str] = ()
+    ) -> Capacity:
+        """How many more of each group of a registered job would fit now. ``without`` are nodes by id, beginning of an
+        id, or name; ``extra`` describes nodes that do not exist, as ``CPU,MEM×N``. Raises Invalid (400) for others."""
+        caller.require(namespace, "read-job")
+        job = self._jobs.job(namespace, job_id)
+        return capacity(self._server.store, self._server.store, job, None, without=without, extra=extra)
 
     def _candidate(self, job: Job, old: Job | None) -> Job:
         if old is not None and spec_equal(old, job):
