@@ -21,6 +21,7 @@ class ServerConfig(Noun):
     min_heartbeat_ttl_ns: int = 10 * SECOND
     max_heartbeats_per_second: float = 50.0
     failover_heartbeat_ttl_ns: int = 5 * MINUTE
+    mass_grace_ns: int = 1 * MINUTE  # so long nobody is lost when many nodes fall silent at once
     job_gc_interval_ns: int = 5 * MINUTE
     job_gc_threshold_ns: int = 4 * HOUR
     eval_gc_threshold_ns: int = 1 * HOUR

@@ -1,4 +1,4 @@
-"""The leader's table of leases: which node should have been heard of by when.
+"""The leader's table of leases: which node should have been heard of by when, and when it really was.
 
 Source: Nomad's rule, TTL = max(minimum, nodes / heartbeats per second) plus a random part as large again, and a grace
 on top before a node counts as lost.
@@ -21,9 +21,50 @@ class Heartbeats:
         self._rng = rng
         self._deadline: dict[str, int] = {}
         self._heap: list[tuple[int, str]] = []
+        self._heard: dict[str, int] = {}
+        self._broke: dict[str, int] = {}
+        # When anybody at all was heard last.
+        self.last_heard_ns = 0
+
+    def heard(self, node_id: str, now_ns: int) -> None:
+        """The node gave a sign of life, whatever it said and to which server. Its lease stays as it is."""
+        self._heard[node_id] = self.last_heard_ns = now_ns
+
+    def connection_broke(self, node_id: str, now_ns: int) -> None:
+        """The node's connection to a server ended without a farewell."""
+        self._broke[node_id] = now_ns
+
+    def heard_since(self, node_id: str, since_ns: int) -> bool:
+        """Whether the node gave a sign of life at or after a moment."""
+        return self._heard.get(node_id, since_ns - 1) >= since_ns
+
+    def is_cut_off(self, node_id: str) -> bool:
+        """Whether its connection broke and nothing was heard since."""
+        broke_ns = self._broke.get(node_id)
+        return broke_ns is not None and not self.heard_since(node_id, broke_ns)
+
+    def has_lease(self, node_id: str) -> bool:
+        """Whether a lease of the node runs."""
+        return node_id in self._deadline
+
+    def tolerate(self, node_id: str, now_ns: int) -> None:
+        """Gives a node whose lease ran out, but that was heard of otherwise, time for another beat."""
+        self._set(node_id, now_ns + self._config.min_heartbeat_ttl_ns + self._config.heartbeat_grace_ns)
+
+    def overdue(self, now_ns: int) -> list[str]:
+        """Nodes that should have beaten by now, be it only that their grace is not over."""
+        limit_ns = now_ns + self._config.heartbeat_grace_ns
+        return [node_id for node_id, deadline_ns in self._deadline.items() if deadline_ns <= limit_ns]
+
+    def extend(self, by_ns: int) -> None:
+        """Moves every lease: this server did not run for so long, and could not have heard anybody."""
+        self._deadline = {node_id: deadline_ns + by_ns for node_id, deadline_ns in self._deadline.items()}
+        self._heap = [(deadline_ns, node_id) for node_id, deadline_ns in self._deadline.items()]
+        heapq.heapify(self._heap)
 
     def renew(self, node_id: str, now_ns: int) -> float:
         """Starts a new lease; returns within how many seconds the node should beat again."""
+        self.heard(node_id, now_ns)
         rate = self._config.max_heartbeats_per_second
         base_ns = max(self._config.min_heartbeat_ttl_ns, int((len(self._deadline) + 1) / rate * SECOND))
         ttl_ns = base_ns + int(self._rng.random() * base_ns)
@@ -38,6 +79,8 @@ class Heartbeats:
     def forget(self, node_id: str) -> None:
         """The node is down or gone; nothing more is expected of it."""
         self._deadline.pop(node_id, None)
+        self._heard.pop(node_id, None)
+        self._broke.pop(node_id, None)
 
     def expired(self, now_ns: int) -> list[str]:
         """Nodes whose lease has run out; they are forgotten."""
@@ -61,4 +104,9 @@ class Heartbeats:
 
     def _set(self, node_id: str, deadline_ns: int) -> None:
         self._deadline[node_id] = deadline_ns
+        if len(self._heap) > 2 * len(self._deadline) + 64:
+            # Most of it are leases that were renewed long before they ran out.
+            self._heap = [(at_ns, name) for name, at_ns in self._deadline.items()]
+            heapq.heapify(self._heap)
+            return
         heapq.heappush(self._heap, (deadline_ns, node_id))

@@ -12,10 +12,9 @@ from nomadpy.model.errors import NomadError, Unavailable
 from nomadpy.model.time import SECOND
 from nomadpy.server.collect import decide_collection
 from nomadpy.server.drainer import decide_drain
-from nomadpy.server.node_evals import evals_for_node, node_lost_event
+from nomadpy.server.node_watch import watch_nodes
 from nomadpy.server.periodic import launch_commands, next_launch_ns
 from nomadpy.server.worker import Worker
-from nomadpy.state import commands as c
 
 if TYPE_CHECKING:
     from nomadpy.server.server import Server
@@ -33,37 +32,11 @@ async def lead(server: Server) -> None:
     """Runs every duty until cancelled."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Worker(server).run)
-        nursery.start_soon(_watch_heartbeats, server)
+        nursery.start_soon(watch_nodes, server, getattr(server, "gossip", None), _insist)
         nursery.start_soon(_launch_periodic, server)
         nursery.start_soon(_collect_garbage, server)
         nursery.start_soon(_drain_nodes, server)
         nursery.start_soon(_watch_deployments, server)
-
-
-async def _watch_heartbeats(server: Server) -> None:
-    while True:
-        due = server.heartbeats.next_deadline()
-        wait_s = 1.0 if due is None else max(0.0, (due - server.mono_ns()) / SECOND) + _TICK_S
-        await trio.sleep(min(wait_s, 1.0))
-        for node_id in server.heartbeats.expired(server.mono_ns()):
-            await _insist("node.lost", lambda node_id=node_id: _mark_lost(server, node_id))  # type: ignore[misc]
-
-
-async def _mark_lost(server: Server, node_id: str) -> None:
-    node = server.store.node(node_id)
-    if node is None or node.status == "down":
-        return
-    now_ns = server.wall_ns()
-    log.warning("node.heartbeat_missed", extra={"fields": {"node": node_id, "name": node.name}})
-    await server.propose(
-        c.UpdateNodeStatus(
-            now_ns=now_ns,
-            node_id=node_id,
-            status="down",
-            event=node_lost_event(now_ns),
-            evals=tuple(evals_for_node(server, node)),
-        )
-    )
 
 
 async def _launch_periodic(server: Server) -> None:

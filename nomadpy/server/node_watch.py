@@ -1,0 +1,123 @@
+"""The leader's watch over the nodes: tells ``LostNodes`` what gossip says and marks whom it finds lost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from nomadpy.gossip.contract import FAILED, SUSPECT, Gossip
+from nomadpy.model.node import DISCONNECTED, DOWN
+from nomadpy.model.time import SECOND
+from nomadpy.server.lost_nodes import DOUBT_NS, Lost, LostNodes
+from nomadpy.server.node_evals import evals_for_node, node_lost_event
+from nomadpy.state import commands as c
+from nomadpy.state.store import StateStore
+
+if TYPE_CHECKING:
+    from nomadpy.server.server import Server
+
+log = logging.getLogger(__name__)
+
+Insist = Callable[[str, Callable[[], Awaitable[object]]], Awaitable[None]]
+
+_TICK_S = 0.001  # so that a wait does not end in the very moment before it should
+# Changes of gossip are looked at together.
+_BATCH_S = 0.05
+
+
+class Rumours:
+    """What gossip says of clients that it does not call alive, by node id; looked up again only when it changed."""
+
+    def __init__(self, gossip: Gossip | None) -> None:
+        self._gossip = gossip
+        self._seen = -1
+        self._bad: dict[str, str] = {}
+
+    def now(self) -> dict[str, str]:
+        """Node id → suspect or failed."""
+        if self._gossip is not None and self._gossip.changes != self._seen:
+            self._seen = self._gossip.changes
+            members = self._gossip.members()
+            self._bad = {m.name: m.status for m in members if not m.is_server and m.status in (SUSPECT, FAILED)}
+        return self._bad
+
+    def long_failed(self) -> list[str]:
+        """Those that failed so long ago that a leader would have lost them if nothing else had been heard."""
+        if self._gossip is None:
+            return []
+        before = trio.current_time() - DOUBT_NS / SECOND
+        members = self._gossip.members()
+        return [m.name for m in members if not m.is_server and m.status == FAILED and m.since < before]
+
+    async def changed(self) -> None:
+        """Waits for something new; for ever without gossip."""
+        if self._gossip is None:
+            await trio.sleep_forever()
+        else:
+            await self._gossip.wait_changes(self._seen)
+            await trio.sleep(_BATCH_S)
+
+    def probe(self, node_ids: tuple[str, ...]) -> None:
+        """Has gossip probe nodes out of turn."""
+        for node_id in node_ids:
+            if self._gossip is not None:
+                self._gossip.confirm(node_id)
+
+
+async def watch_nodes(server: Server, gossip: Gossip | None, insist: Insist) -> None:
+    """Finds lost nodes and marks them until cancelled. ``insist`` repeats what the log could not take."""
+    rumours = Rumours(gossip)
+    judge = LostNodes(server.config, server.heartbeats, server.mono_ns(), long_failed=rumours.long_failed())
+    was_held = 0
+    async with trio.open_nursery() as nursery:
+        while True:
+            verdict = judge.look(server.mono_ns(), expected(server.store), rumours.now())
+            rumours.probe(verdict.probe)
+            for lost in verdict.lost:
+                # Beside the watch: while it waits for the log it must not seem to have been stopped.
+                nursery.start_soon(insist, "node.lost", lambda lost=lost: _mark_lost(server, lost))
+            if bool(verdict.held) != bool(was_held):
+                event = "nodes.many_silent" if verdict.held else "nodes.judged_again"
+                log.warning(event, extra={"fields": {"held": verdict.held or was_held, "lost": len(verdict.lost)}})
+            was_held = verdict.held
+            with trio.move_on_after(max(0, verdict.wake_ns - server.mono_ns()) / SECOND + _TICK_S):
+                await rumours.changed()
+
+
+def expected(store: StateStore) -> frozenset[str]:
+    """The nodes that should be alive."""
+    return frozenset(node.id for node in store.nodes if node.status not in (DOWN, DISCONNECTED))
+
+
+def status_of_lost(store: StateStore, node_id: str) -> str:
+    """``disconnected`` where something on the node may stay there for a while (``lost_after`` in its group's
+    ``disconnect``), ``down`` otherwise."""
+    table = store.allocs
+    for row in table.rows_by_node(store.node_number(node_id)):
+        disconnect = table.shape_of(row).group.disconnect
+        if table.is_live(row) and disconnect is not None and disconnect.lost_after_ns > 0:
+            return DISCONNECTED
+    return DOWN
+
+
+async def _mark_lost(server: Server, lost: Lost) -> None:
+    node = server.store.node(lost.node_id)
+    if node is None or node.status in (DOWN, DISCONNECTED) or server.heartbeats.has_lease(lost.node_id):
+        # Purged, marked already, or back: it beat again while the log did not answer.
+        return
+    now_ns, status = server.wall_ns(), status_of_lost(server.store, lost.node_id)
+    log.warning(
+        "node.lost", extra={"fields": {"node": node.id, "name": node.name, "status": status, "reason": lost.reason}}
+    )
+    await server.propose(
+        c.UpdateNodeStatus(
+            now_ns=now_ns,
+            node_id=node.id,
+            status=status,
+            event=node_lost_event(now_ns),
+            evals=tuple(evals_for_node(server, node)),
+        )
+    )
