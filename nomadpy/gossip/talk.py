@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
@@ -29,8 +30,7 @@ async def ask(envelope: Envelope, place: tuple[str, int], question: Spoken, *, t
     """The answer of the agent there. Raises Unanswered."""
     try:
         with trio.fail_after(timeout_s):
-            stream = await trio.open_tcp_stream(place[0], place[1])
-            async with stream:
+            async with await _connect(place) as stream:
                 return await _converse(envelope, stream, question)
     except trio.TooSlowError:
         raise Unanswered(f"no answer within {timeout_s:g} seconds") from None
@@ -42,11 +42,22 @@ async def ask(envelope: Envelope, place: tuple[str, int], question: Spoken, *, t
         raise Unanswered(error.message) from error
 
 
+async def _connect(place: tuple[str, int]) -> trio.SocketStream:
+    family = trio.socket.AF_INET6 if ":" in place[0] else trio.socket.AF_INET
+    sock = trio.socket.socket(family, trio.socket.SOCK_STREAM)
+    try:
+        await sock.connect(place)
+    except BaseException:
+        sock.close()
+        raise
+    return trio.SocketStream(sock)
+
+
 def _reason(error: Exception) -> str:
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno)
         cause = cause.__cause__
     return str(error) or type(error).__name__
 

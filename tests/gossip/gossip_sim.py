@@ -125,11 +125,11 @@ class Simulation:
         """The agent's process is stopped; packets wait in its socket."""
         self.agents[name].paused = True
 
-    def resume(self, name: str) -> None:
-        """It runs again, and reads its socket first."""
+    def resume(self, name: str, *, overflown: bool = False) -> None:
+        """It runs again, and reads its socket first; nothing is in there when it was ``overflown``."""
         agent = self.agents[name]
         agent.paused = False
-        mailbox, agent.mailbox = agent.mailbox, []
+        mailbox, agent.mailbox = [] if overflown else agent.mailbox, []
         for payload, place in mailbox:
             agent.swim.receive(self.now, payload, place)
         agent.swim.tick(self.now)
