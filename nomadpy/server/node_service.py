@@ -64,17 +64,24 @@ class NodeService:
     async def wait_assignments(self, node_id: str, secret_id: str, after: int, wait_s: float) -> Assignments:
         """The node's allocations as soon as they differ from those at index ``after``."""
         server = self._server
-        self._authentic(node_id, secret_id)
-        number = server.store.node_number(node_id)
-        # After a restart from a snapshot no order is remembered; the state as it is now answers for all of them, so
-        # that a node does not take the answer for an older one.
-        server.orders_index.setdefault(number, server.store.index)
         with trio.move_on_after(min(max(wait_s, 0.0), WAIT_S_MAX)):
-            while server.orders_index[number] <= after:
+            while self._orders_index(number := self._number(node_id, secret_id)) <= after:
                 await server.watch.changed(f"orders:{number}")
+        # Asked anew, because a restore may have given the node another number, or have made it unknown.
+        number = self._number(node_id, secret_id)
         table = server.store.allocs
         allocs = {table.ids.uuid(row): int(table.alloc_modify_index[row]) for row in table.rows_by_node(number)}
-        return Assignments(index=server.orders_index[number], allocs=allocs)
+        return Assignments(index=self._orders_index(number), allocs=allocs)
+
+    def _number(self, node_id: str, secret_id: str) -> int:
+        self._authentic(node_id, secret_id)
+        return self._server.store.node_number(node_id)
+
+    def _orders_index(self, number: int) -> int:
+        """The index of the last change to what a node should run. After a restart from a snapshot no order is
+        remembered; the state as it is now answers for all of them, so that a node does not take the answer for an
+        older one."""
+        return self._server.orders_index.setdefault(number, self._server.store.index)
 
     async def get_allocs(self, node_id: str, secret_id: str, alloc_ids: list[str]) -> list[Allocation]:
         """Full allocations with their jobs; ids that are gone are left out."""
@@ -118,7 +125,8 @@ class NodeService:
             heartbeat_ttl_s=ttl_s,
             index=server.store.index,
             status=node.status if node else "",
-            servers=(server.config.rpc_addr,),
+            servers=tuple(server.known_servers()),
+            gossip=tuple(server.gossip_servers()),
         )
 
     def _follow_ups(self, updates: tuple[AllocUpdate, ...]) -> list[Evaluation]:

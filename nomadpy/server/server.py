@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import trio
 
+from nomadpy.gossip.contract import Gossip
 from nomadpy.model.errors import (
     Bug,
     Conflict,
@@ -33,6 +34,7 @@ from nomadpy.server.blocked import BlockedEvals
 from nomadpy.server.broker import Broker
 from nomadpy.server.config import ServerConfig
 from nomadpy.server.deployments import DeploymentWatch
+from nomadpy.server.handlers.backups import BackupHandlers
 from nomadpy.server.handlers.deployments import DeploymentHandlers
 from nomadpy.server.handlers.fleet import FleetHandlers
 from nomadpy.server.handlers.jobs import JobHandlers
@@ -42,6 +44,7 @@ from nomadpy.server.heartbeat import Heartbeats
 from nomadpy.server.node_service import NodeService
 from nomadpy.server.watch import Watch
 from nomadpy.state import commands as c
+from nomadpy.state.snapshot import freeze, restore
 from nomadpy.state.store import StateStore
 
 log = logging.getLogger(__name__)
@@ -85,9 +88,15 @@ class Server:
         self.fleet = FleetHandlers(self)
         self.deployments = DeploymentHandlers(self)
         self.search = SearchHandlers(self)
+        self.backups = BackupHandlers(self)
+        self.gossip: Gossip | None = None  # None where this server has no others
+        self.known_servers: Callable[[], list[str]] = lambda: [config.rpc_addr]
+        self.gossip_servers: Callable[[], list[str]] = list
         self.log = make_log(self._apply)
         self.leading = False
         self._in_office = trio.Event()
+        self._replaced = trio.Event()
+        self._generation = self.store.generation
         self._broken = trio.Event()
         self._breakage: Exception | None = None
         self.started_ns = wall_ns()
@@ -119,6 +128,7 @@ class Server:
                 continue
             async with trio.open_nursery() as office:
                 office.start_soon(self._lead, seen)
+                office.start_soon(self._until_replaced, office.cancel_scope)
                 await self.log.leadership_changed(seen)
                 office.cancel_scope.cancel()
             self._leave_office(seen)
@@ -139,11 +149,17 @@ class Server:
     def _leave_office(self, seen: Leadership) -> None:
         """What the leader remembered is the next one's to rebuild."""
         self.leading = False
-        self._in_office = trio.Event()
+        self._in_office, self._replaced = trio.Event(), trio.Event()
         self.broker, self.blocked = Broker(), BlockedEvals()
         self.deployment_watch = DeploymentWatch()
         self.heartbeats = Heartbeats(self.config, self.rng)
         log.info("leader.lost", extra={"fields": {"term": seen.term, "leader": self.log.leadership.leader}})
+
+    async def _until_replaced(self, office: trio.CancelScope) -> None:
+        """Ends the office when another state took the place of the one that it was built upon; the next one begins at
+        once."""
+        await self._replaced.wait()
+        office.cancel()
 
     async def consistent(self) -> None:
         """Returns once the state holds everything that was acknowledged before the call. Raises NoLeader, TimedOut."""
@@ -176,8 +192,36 @@ class Server:
         self._published()
         return outcome
 
+    # --- the state as a whole --------------------------------------------------------------------------------------
+
+    def freeze_state(self) -> Callable[[], bytes]:
+        """Takes the state as it is now; what comes back encodes it in another thread (``raftlog.Snapshots.freeze``).
+        Raises what made it impossible to follow the log: the state is not that of the others any more."""
+        if self._breakage is not None:
+            raise self._breakage
+        return freeze(self.store)
+
+    def restore_state(self, index: int, data: bytes) -> None:
+        """Takes over the state in a snapshot of the log (``raftlog.Snapshots.restore``). Raises UnreadableSnapshot and
+        NewerSnapshot, and then the state is as it was."""
+        restore(self.store, index, data)
+        self._state_replaced()
+
+    def _state_replaced(self) -> None:
+        self._generation = self.store.generation
+        self.orders_index = dict.fromkeys(range(self.store.nodes.size), self.store.index)
+        if self.leading:
+            # What is decided on the former state must not go on.
+            self.leading = False
+            self._replaced.set()
+        self.watch.publish_all()
+        log.info("state.replaced", extra={"fields": {"index": self.store.index}})
+
     def _published(self) -> None:
         store = self.store
+        if store.generation != self._generation:
+            self._state_replaced()
+            return
         if self.leading:
             self._take_in([store.evals[eval_id] for eval_id in store.changed_evals if eval_id in store.evals])
             self._wake(self._unblock(store.grown_nodes()))

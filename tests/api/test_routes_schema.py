@@ -56,7 +56,7 @@ def ask(dev: Agent, operation: Any, deadline: float) -> int:
         before = len(dev.log())
         answer = case.call(timeout=20)
         assert answer.status_code < 500 or answer.status_code in (500, 501), (answer.status_code, answer.text[:200])
-        assert answer.text != "Internal Server Error"
+        assert answer.content != b"Internal Server Error"
         assert not dev.faults(before)
 
     examine()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
+import msgspec
 import pytest
 from cluster_builders import make_job, node_id
 from hypothesis import given, settings
@@ -50,9 +52,10 @@ def everything(store: StateStore) -> dict[str, Any]:
         "shapes": {code: (shape.job, shape.group) for code, shape in table.shapes.items()},
         "shape counts": (table._next_shape, table._shape_rows, table._shape_live, table._shape_codes),
         "rows": {name: getattr(table, name)[: table.size].tolist() for name, _ in COLUMNS},
-        "indexes": (table._by_job, {number: rows for number, rows in table._by_node.items() if rows}),
+        "by job": table._by_job,
+        "by node": [list(table.rows_by_node(number)) for number in range(store.nodes.size)],
         "by eval": {word: table.rows_by_eval(word) for word in table._evals._codes},
-        "extras": [msg_without_epoch(table.extra(row)) for row in stored],
+        "extras": [without_epoch(table.extra(row)) for row in stored],
         "everywhere": list(store.jobs.everywhere),
         "order": (list(store.evals), list(store.jobs.versions), list(store.deployments)),
         "numbers": store.nodes._numbers,
@@ -60,8 +63,8 @@ def everything(store: StateStore) -> dict[str, Any]:
     }
 
 
-def msg_without_epoch(extra: Any) -> Any:
-    return c.msgspec.structs.replace(extra, epoch=0)
+def without_epoch(extra: Any) -> Any:
+    return msgspec.structs.replace(extra, epoch=0)
 
 
 def restored(data: bytes, index: int = 10**9) -> StateStore:
@@ -116,7 +119,7 @@ def test_changed_rows_are_as_they_were_when_the_table_was_frozen() -> None:
         known = deepcopy(everything(world.store))
 
 
-CHANGES: tuple[Callable[[World, list[str]], None], ...] = (
+CHANGES: tuple[Callable[[World, list[str]], Any], ...] = (
     lambda world, ids: world.report(world.allocs("web")[0], "failed"),
     lambda world, ids: world.apply(c.UpdateAllocTransitions(transitions={ids[1]: DesiredTransition(migrate=True)})),
     lambda world, ids: world.apply(plan(stops=(c.StopAlloc(alloc_id=ids[2], description="enough"),))),
@@ -251,8 +254,6 @@ def test_contents_count_the_records() -> None:
 
 
 def tell_restore(world: World, data: bytes, *, part: int = 1000, era: int = 7) -> c.Outcome:
-    import hashlib
-
     for at in range(0, len(data), part):
         outcome = tell(world.store, c.StageRestore(restore_id="x", offset=at, data=data[at : at + part]))
         assert outcome.ok, outcome.message

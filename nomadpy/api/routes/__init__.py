@@ -13,6 +13,7 @@ from nomadpy.api.routes.exec import OPERATIONS as EXEC
 from nomadpy.api.routes.jobs import OPERATIONS as JOBS
 from nomadpy.api.routes.nodes import OPERATIONS as NODES
 from nomadpy.api.routes.operator import OPERATIONS as OPERATOR
+from nomadpy.api.routes.snapshot import OPERATIONS as SNAPSHOT
 from nomadpy.api.routes.statuses import OPERATIONS as STATUSES
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -26,5 +27,6 @@ OPERATIONS: tuple[Operation, ...] = (
     *NODES,
     *AGENT,
     *OPERATOR,
+    *SNAPSHOT,
     *ENTERPRISE,
 )
