@@ -42,6 +42,10 @@ def task_demand(task: Task) -> Demand:
 
 def group_demand(group: TaskGroup) -> Demand:
     """What one allocation of the group reserves on its node. Cores are summed, never shared between tasks."""
+    disk = group.ephemeral_disk.size_mb if group.ephemeral_disk else 0
+    if len(group.tasks) == 1:
+        only = group.tasks[0].resources
+        return Demand(only.cpu, only.memory_mb + only.secrets_mb, disk, only.cores)
     main, before, after, cores = Demand(), Demand(), Demand(), 0
     for task in group.tasks:
         demand = task_demand(task)
@@ -55,5 +59,4 @@ def group_demand(group: TaskGroup) -> Demand:
         if hook in ("", "poststart") or (hook == "prestart" and sidecar):
             main += demand
     peak = main.peak(before).peak(after)
-    disk = group.ephemeral_disk.size_mb if group.ephemeral_disk else 0
     return Demand(peak.cpu, peak.memory, disk, cores)

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import weakref
 from array import array
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -41,6 +41,7 @@ from nomadpy.model.job import Job, TaskGroup
 from nomadpy.model.resources import AllocatedDevice, AllocatedPort
 from nomadpy.state.frozen import FrozenAllocs
 from nomadpy.state.ids import RowIds
+from nomadpy.state.row_index import Rows, add_range, add_scattered, drop
 from nomadpy.state.shape import Shape, given_resources
 from nomadpy.state.shared import Interned, Shared
 
@@ -92,6 +93,19 @@ class Extra(msgspec.Struct, omit_defaults=True):
     epoch: int = 0  # how often the table had been frozen when this record came into being
 
 
+class NewRows(NamedTuple):
+    """New allocations of one group from one evaluation: on which nodes, under which numbers."""
+
+    job: Job
+    group: TaskGroup
+    nodes: Rows
+    name_indexes: Rows
+    eval_id: str = ""
+    deployment_id: str = ""
+    metrics: AllocMetric | None = None
+
+
+_INDEX_AT, _MANY = 1 << 15, 256
 _NO_EXTRA = Extra()
 _NO_TRANSITION = DesiredTransition()
 
@@ -116,6 +130,7 @@ class AllocTable:
         self._deployments = Interned()
         self._by_job: dict[tuple[str, str], array[int]] = {}
         self._by_node: dict[int, array[int]] = {}
+        self._indexed_to = 0  # later rows are not in ``_by_node`` yet
         self._by_eval: dict[int, array[int]] = {}  # may name rows that moved on; readers check
         self._epoch = 0
         self._frozen: tuple[weakref.ref[FrozenAllocs], ...] = ()
@@ -160,53 +175,54 @@ class AllocTable:
             self._job_shapes.setdefault(job.key, {})[code] = None
         return code
 
-    def append(
-        self,
-        shape: int,
-        nodes: npt.NDArray[np.uint32],
-        name_indexes: npt.NDArray[np.uint32],
-        *,
-        index: int,
-        now_ns: int,
-    ) -> int:
-        """Adds pending allocations that should run; returns the first of their consecutive rows."""
-        count = len(nodes)
-        first = self.size
-        while first + count > self._capacity:
+    def append(self, blocks: Sequence[NewRows], *, index: int, now_ns: int) -> int:
+        """Adds pending allocations that should run; returns the first of their consecutive rows, in which the blocks
+        follow each other."""
+        first, counts = self.size, [len(block.nodes) for block in blocks]
+        rows = slice(first, first + sum(counts))
+        while rows.stop > self._capacity:
             self._grow(self._capacity * 2)
-        rows = slice(first, first + count)
-        self.size += count
-        self.live += count
-        self._shape_rows[shape] += count
-        self._shape_live[shape] += count
-        self.shape[rows] = shape
-        self.node[rows] = nodes
-        self.name_index[rows] = name_indexes
+        self.size = rows.stop
+        self.live += rows.stop - first
+        self.node[rows] = nodes = _joined([block.nodes for block in blocks])
+        self.name_index[rows] = _joined([block.name_indexes for block in blocks])
+        self.dirty_nodes.update(_distinct(nodes))
+        origins = [self._originate(block, count) for block, count in zip(blocks, counts, strict=True)]
+        shared = (self.shape, self.eval, self.deployment, self.metric)
+        for column, codes in zip(shared, zip(*origins, strict=True), strict=True):
+            column[rows] = codes[0] if len(codes) == 1 else np.repeat(codes, counts)
         self.desired[rows] = 0
         self.client[rows] = 0
-        for column in (self.create_index, self.modify_index, self.alloc_modify_index):
-            column[rows] = index
+        for moved in (self.create_index, self.modify_index, self.alloc_modify_index):
+            moved[rows] = index
         self.create_time[rows] = self.modify_time[rows] = now_ns
-        job_rows = self._by_job.setdefault(self.shapes[shape].job.key, array("I"))
-        job_rows.extend(range(first, first + count))
-        self.dirty_nodes.update(nodes.tolist())
-        for row, number in enumerate(nodes.tolist(), first):
-            self._by_node.setdefault(number, array("I")).append(row)
+        start = first
+        for (shape, code, _, _), count in zip(origins, counts, strict=True):
+            add_range(self._by_job, self.shapes[shape].job.key, start, count)
+            add_range(self._by_eval, code, start, count)
+            start += count
+        if self.size - self._indexed_to > _INDEX_AT:
+            self._index_nodes()
         return first
 
-    def set_origin(
-        self, first: int, count: int, *, eval_id: str, deployment_id: str, metrics: AllocMetric | None
-    ) -> None:
-        """Records the evaluation, deployment and shared placement metrics of consecutive new rows."""
-        rows = slice(first, first + count)
-        self.eval[rows] = code = self._evals.code(eval_id)
-        self._evals.hold(code, count)
-        self._by_eval.setdefault(code, array("I")).extend(range(first, first + count))
-        self.deployment[rows] = code = self._deployments.code(deployment_id)
-        self._deployments.hold(code, count)
-        if metrics is not None:
-            self.metric[rows] = code = self._metrics.add(metrics)
-            self._metrics.hold(code, count)
+    def _originate(self, block: NewRows, count: int) -> tuple[int, int, int, int]:
+        """Counts the rows of a block under what they share: its shape, evaluation, deployment and metrics, in codes."""
+        shape = self.shape_code(block.job, block.group)
+        self._shape_rows[shape] += count
+        self._shape_live[shape] += count
+        evaluation = self._evals.code(block.eval_id)
+        self._evals.hold(evaluation, count)
+        deployment = self._deployments.code(block.deployment_id)
+        self._deployments.hold(deployment, count)
+        metric = 0 if block.metrics is None else self._metrics.add(block.metrics)
+        self._metrics.hold(metric, count)
+        return shape, evaluation, deployment, metric
+
+    def _index_nodes(self) -> None:
+        """Enters what was appended into the index by node; done when somebody asks or it becomes much."""
+        if self._indexed_to < self.size:
+            add_scattered(self._by_node, self.node[self._indexed_to : self.size], self._indexed_to)
+            self._indexed_to = self.size
 
     def edit(self, row: int) -> Extra:
         """The side record of a row, made when it has none. It may be changed until the entry that is being applied
@@ -309,14 +325,15 @@ class AllocTable:
 
     def remove(self, rows: Iterable[int]) -> None:
         """Forgets rows for good; their ids become unknown. They must be over, or their use of nodes stays counted."""
+        self._index_nodes()
         gone = set(rows)
         jobs = {self.shapes[int(self.shape[row])].job.key for row in gone}
         nodes = {int(self.node[row]) for row in gone}
         self.dirty_nodes.update(nodes)
         for key in sorted(jobs):
-            _drop(self._by_job, key, gone)
+            drop(self._by_job, key, gone)
         for number in sorted(nodes):
-            _drop(self._by_node, number, gone)
+            drop(self._by_node, number, gone)
         for row in sorted(gone):
             self._keep(row)
             self._shape_live[int(self.shape[row])] -= int(self.is_live(row))
@@ -357,6 +374,10 @@ class AllocTable:
         """How many allocations of a job neither side is done with."""
         return sum(self._shape_live[code] for code in self._job_shapes.get(key, ()))
 
+    def live_shapes(self) -> Iterator[Shape]:
+        """The shapes of which neither side is done with some row."""
+        return (shape for code, shape in self.shapes.items() if self._shape_live[code])
+
     def live_versions(self, key: tuple[str, str]) -> set[int]:
         """The JobModifyIndex of every version that live allocations of the job run."""
         codes = self._job_shapes.get(key, ())
@@ -372,6 +393,7 @@ class AllocTable:
 
     def rows_by_node(self, number: int) -> Iterable[int]:
         """Rows of a node, oldest first."""
+        self._index_nodes()
         return self._by_node.get(number, ())
 
     def rows_by_eval(self, eval_id: str) -> list[int]:
@@ -509,9 +531,13 @@ class AllocTable:
         return self.ids.uuid(row) if row >= 0 else ""
 
 
-def _drop(index: dict[Any, array[int]], key: Any, gone: set[int]) -> None:
-    rows = array("I", (row for row in index.get(key, ()) if row not in gone))
-    if rows:
-        index[key] = rows
-    else:
-        index.pop(key, None)
+def _joined(parts: list[Rows]) -> Rows:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _distinct(numbers: Rows) -> list[int]:
+    """The numbers, hardly any of them more than once."""
+    if len(numbers) < _MANY:
+        return numbers.tolist()
+    found: list[int] = np.flatnonzero(np.bincount(numbers)).tolist()
+    return found

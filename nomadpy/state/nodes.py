@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nomadpy.model.demand import Demand
 from nomadpy.model.node import Node
@@ -151,6 +153,20 @@ class NodeTable:
         self._memory_used[: self.size] += counts * demand.memory
         self._disk_used[: self.size] += counts * demand.disk
         self._alloc_count[: self.size] += counts
+
+    def use_counted(
+        self,
+        numbers: npt.NDArray[np.integer[Any]],
+        counts: IntColumn,
+        cpu: IntColumn,
+        memory: IntColumn,
+        disk: IntColumn,
+    ) -> None:
+        """Accounts for live allocations without ports, summed per node; each number occurs once."""
+        self._cpu_used[numbers] += cpu
+        self._memory_used[numbers] += memory
+        self._disk_used[numbers] += disk
+        self._alloc_count[numbers] += counts
 
     def release(self, number: int, demand: Demand) -> None:
         """Accounts for an allocation that its client declared over; its ports are set by ``set_ports``."""

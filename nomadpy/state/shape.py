@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from nomadpy.model.demand import Demand, group_demand
 from nomadpy.model.job import Job, TaskGroup
 from nomadpy.model.resources import (
@@ -19,14 +21,18 @@ from nomadpy.model.resources import (
 
 
 class Shape:
-    """A group of a job version, with everything that follows from it computed once."""
+    """A group of a job version, with everything that follows from it computed once, when it is asked for."""
 
     def __init__(self, job: Job, group: TaskGroup) -> None:
         self.job = job
         self.group = group
         self.demand: Demand = group_demand(group)
-        disk_mb = group.ephemeral_disk.size_mb if group.ephemeral_disk else 0
-        self.base = AllocatedResources(
+
+    @cached_property
+    def base(self) -> AllocatedResources:
+        """What every allocation is given."""
+        group = self.group
+        return AllocatedResources(
             tasks={
                 task.name: AllocatedTaskResources(
                     cpu=AllocatedCpu(cpu_shares=task.resources.cpu),
@@ -37,16 +43,33 @@ class Shape:
                 for task in group.tasks
             },
             task_lifecycles={task.name: task.lifecycle for task in group.tasks},
-            shared=AllocatedSharedResources(networks=group.networks[:1], disk_mb=disk_mb),
+            shared=AllocatedSharedResources(networks=group.networks[:1], disk_mb=self._disk_mb),
         )
-        self.task_resources = {task.name: task.resources for task in group.tasks}
-        self.resources = Resources(
+
+    @cached_property
+    def task_resources(self) -> dict[str, Resources]:
+        """What each task asks for."""
+        return {task.name: task.resources for task in self.group.tasks}
+
+    @cached_property
+    def resources(self) -> Resources:
+        """What all tasks ask for together."""
+        group = self.group
+        return Resources(
             cpu=sum(task.resources.cpu for task in group.tasks),
             memory_mb=sum(task.resources.memory_mb for task in group.tasks),
-            disk_mb=disk_mb,
+            disk_mb=self._disk_mb,
             networks=group.networks[:1],
         )
-        self.shared_resources = Resources(disk_mb=disk_mb, networks=group.networks[:1])
+
+    @cached_property
+    def shared_resources(self) -> Resources:
+        """What the tasks share."""
+        return Resources(disk_mb=self._disk_mb, networks=self.group.networks[:1])
+
+    @property
+    def _disk_mb(self) -> int:
+        return self.group.ephemeral_disk.size_mb if self.group.ephemeral_disk else 0
 
 
 def given_resources(

@@ -22,7 +22,7 @@ from nomadpy.state.shared import Interned, Shared
 # Every attribute of the table, by what becomes of it. The names of the columns stand in ``COLUMNS``.
 STORED = frozenset({"ids", "size", "_next_shape", "shapes", "_extra", "_metrics", "_evals", "_deployments"})
 REBUILT = frozenset({"live", "_shape_codes", "_shape_rows", "_shape_live", "_job_shapes"}) | frozenset(
-    {"_by_job", "_by_node", "_by_eval", "_capacity"}
+    {"_by_job", "_by_node", "_indexed_to", "_by_eval", "_capacity"}
 )
 TRANSIENT = frozenset({"dirty_nodes", "_epoch", "_frozen"})
 
@@ -208,7 +208,7 @@ def _rebuild(table: AllocTable) -> None:
         (table._deployments, table.deployment),
     ):
         _count_shared(shared, column[stored])
-    table._by_node = _grouped(table.node[stored], stored)
+    table._by_node, table._indexed_to = _grouped(table.node[stored], stored), table.size
     table._by_eval = _grouped(table.eval[stored], stored)
     keys = list(table._job_shapes)
     place = {key: number for number, key in enumerate(keys)}

@@ -247,7 +247,9 @@ def _check_evals(store: StateStore) -> None:
 def fingerprint(store: StateStore) -> tuple[Any, ...]:
     """What two states must have in common to be called the same."""
     table = store.allocs
-    columns = [getattr(table, name)[: table.size] for name in ("node", "name_index", "desired", "client", "create_index")]
+    columns = [
+        getattr(table, name)[: table.size] for name in ("node", "name_index", "desired", "client", "create_index")
+    ]
     return (
         store.index,
         table.size,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import cProfile
 import json
+import pstats
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from scheduler_bench import world
 from scheduler_bench.workloads import WORKLOADS, run
 
 
@@ -21,12 +24,12 @@ def main(arguments: list[str], script: Path) -> int:
     parser.add_argument("-runs", type=int, default=1)
     parser.add_argument("-keep", type=Path, default=None)
     parser.add_argument("-scale", type=float, default=1.0, help="a share of the jobs, for a quick look")
+    parser.add_argument("-profile", action="store_true", help="where the time of the measured part goes, on stderr")
     parser.add_argument("-inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     names = options.only or list(WORKLOADS)
     if options.inside:
-        print(json.dumps(run(names[0], scale=options.scale, directory=options.keep)))
-        return 0
+        return _here(names[0], options)
     failed = False
     if not options.json:
         print(f"{'workload':16} {'count':>9} {'seconds':>9} {'per second':>11} {'rss MB':>7}  target")
@@ -39,8 +42,19 @@ def main(arguments: list[str], script: Path) -> int:
     return int(failed)
 
 
+def _here(name: str, options: argparse.Namespace) -> int:
+    if options.profile:
+        world.PROFILES.append(cProfile.Profile())
+    print(json.dumps(run(name, scale=options.scale, directory=options.keep)))
+    for profile in world.PROFILES:
+        pstats.Stats(profile, stream=sys.stderr).strip_dirs().sort_stats("tottime").print_stats(40)
+    return 0
+
+
 def _in_process(script: Path, name: str, options: argparse.Namespace) -> dict[str, Any] | None:
     command = [sys.executable, str(script), "-inside", "-only", name, "-scale", str(options.scale)]
+    if options.profile:
+        command += ["-profile"]
     if options.keep is not None:
         command += ["-keep", str(options.keep)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)

@@ -42,7 +42,8 @@ async def report_running(server: Server, n_allocs: int) -> None:
     table, base_ns = server.store.allocs, 1_700_000_000_000_000_000
     for first in range(0, n_allocs, _BATCH):
         updates = tuple(
-            update(table.ids.uuid(row), base_ns + row * 1_000_003) for row in range(first, min(first + _BATCH, n_allocs))
+            update(table.ids.uuid(row), base_ns + row * 1_000_003)
+            for row in range(first, min(first + _BATCH, n_allocs))
         )
         await server.propose(c.UpdateAllocs(now_ns=base_ns, updates=updates))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import cProfile
 import gc
 import random
 import resource
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,6 +33,7 @@ from nomadpy.state.store import StateStore
 
 SECRET = "5ec2e700-0000-0000-0000-000000000000"
 PAGE = resource.getpagesize()
+PROFILES: list[cProfile.Profile] = []  # where the timed part is profiled to, if anywhere
 N_ZONES, N_TIERS, N_RACKS = 4, 3, 100
 
 
@@ -44,14 +47,28 @@ def node(number: int, *, big: bool = True) -> Node:
         name=f"node-{number}",
         datacenter=f"dc{number % 3 + 1}",
         node_class="small" if scale == 2 else "large",
-        attributes={"kernel.name": "linux", "cpu.arch": "amd64", "os.version": "22.04", "unique.hostname": f"n{number}"},
+        attributes={
+            "kernel.name": "linux",
+            "cpu.arch": "amd64",
+            "os.version": "22.04",
+            "unique.hostname": f"n{number}",
+        },
         meta={"zone": f"z{number % N_ZONES}", "tier": f"t{number // 7 % N_TIERS}", "rack": f"r{number % N_RACKS}"},
-        drivers={"docker": DriverInfo(detected=True, healthy=True), "mock_driver": DriverInfo(detected=True, healthy=True)},
+        drivers={
+            "docker": DriverInfo(detected=True, healthy=True),
+            "mock_driver": DriverInfo(detected=True, healthy=True),
+        },
         node_resources=NodeResources(
             cpu=NodeCpu(cpu_shares=cpu // scale),
             memory=NodeMemory(memory_mb=memory_mb // scale),
             disk=NodeDisk(disk_mb=disk_mb // scale),
-            node_networks=(NodeNetwork(addresses=(NodeNetworkAddress(address=f"10.{number // 65536}.{number // 256 % 256}.{number % 256}"),)),),
+            node_networks=(
+                NodeNetwork(
+                    addresses=(
+                        NodeNetworkAddress(address=f"10.{number // 65536}.{number // 256 % 256}.{number % 256}"),
+                    )
+                ),
+            ),
         ),
     )
     return made.replace(computed_class=computed_class(made))
@@ -165,3 +182,19 @@ def rng() -> random.Random:
     return random.Random(20)
 
 
+class Timed:
+    """The wall time of what is done within; profiled when ``PROFILES`` says so."""
+
+    seconds = 0.0
+
+    def __enter__(self) -> Timed:
+        gc.collect()
+        for profile in PROFILES:
+            profile.enable()
+        self._began = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = time.perf_counter() - self._began
+        for profile in PROFILES:
+            profile.disable()

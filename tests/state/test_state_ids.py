@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nomadpy.model.alloc import AllocMetric
 from nomadpy.model.ids import is_uuid
-from nomadpy.state.allocs import AllocTable
+from nomadpy.state.allocs import AllocTable, NewRows
 from nomadpy.state.ids import RowIds
 
 keys = st.integers(0, 2**128 - 1)
@@ -51,13 +51,11 @@ def table_of(n_rows: int, **changes: object) -> AllocTable:
     table = AllocTable(12345)
     job = make_job(group=make_group(**changes))  # type: ignore[arg-type]
     for first in range(0, n_rows, 1000):
-        shape = table.shape_code(job, job.task_groups[0])
         count = min(1000, n_rows - first)
         nodes = np.arange(count, dtype=np.uint32) % 100
-        begin = table.append(shape, nodes, np.arange(count, dtype=np.uint32), index=1, now_ns=1)
-        table.set_origin(
-            begin, count, eval_id=f"eval-{first}", deployment_id="", metrics=AllocMetric(nodes_evaluated=7)
-        )
+        names = np.arange(count, dtype=np.uint32)
+        rows = NewRows(job, job.task_groups[0], nodes, names, f"eval-{first}", "", AllocMetric(nodes_evaluated=7))
+        table.append([rows], index=1, now_ns=1)
     return table
 
 

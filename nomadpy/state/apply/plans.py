@@ -12,15 +12,16 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from nomadpy.model.alloc import AllocDeploymentStatus, RescheduleTracker
+from nomadpy.model.alloc import EVICT, AllocDeploymentStatus, RescheduleTracker
 from nomadpy.model.demand import Demand, group_demand
 from nomadpy.model.job import Job, TaskGroup
 from nomadpy.model.resources import AllocatedDevice
 from nomadpy.state import commands as c
-from nomadpy.state.allocs import CLIENT, DESIRED_CODE
+from nomadpy.state.allocs import CLIENT, DESIRED_CODE, NewRows
 from nomadpy.state.apply import deployments
 from nomadpy.state.apply.allocs import set_client_status
 from nomadpy.state.apply.evals import put_evals, refresh_status
+from nomadpy.state.apply.fresh import place_fresh
 from nomadpy.state.jobs import COUNTER
 from nomadpy.state.store import StateStore
 
@@ -45,6 +46,11 @@ class _Room:
         """Counts what a stop gives back."""
         self.demand[number] = self.demand.get(number, Demand()) + demand
 
+    def keep(self, row: int, number: int, demand: Demand) -> None:
+        """Takes back what was given for a row that stays after all."""
+        self.rows.discard(row)
+        self.take(number, demand, 1)
+
     def take(self, number: int, demand: Demand, count: int) -> None:
         """Counts what an earlier block of the same plan uses against what its stops gave back."""
         taken = Demand(-demand.cpu * count, -demand.memory * count, -demand.disk * count)
@@ -64,12 +70,17 @@ def apply_plans(store: StateStore, index: int, command: c.ApplyPlans) -> list[in
     if 0 < command.view_index < store.restored_at:
         # Its node numbers and evaluations are those of a state that a restore has replaced.
         return [max(1, _asked(plan)) for plan in command.plans]
-    refused = [_apply_plan(store, index, command.now_ns, plan) for plan in command.plans]
+    if place_fresh(store, index, command.now_ns, command.plans):
+        refused = [0] * len(command.plans)
+    else:
+        refused = [_apply_plan(store, index, command.now_ns, plan) for plan in command.plans]
     undone = {plan.eval_id for plan, lost in zip(command.plans, refused, strict=True) if lost}
     undone.intersection_update(store.evals)
     put_evals(store, index, command.now_ns, (e for e in command.evals if e.id not in undone))
+    seen = {(e.namespace, e.job_id) for e in command.evals if e.id not in undone}
     for key in dict.fromkeys((plan.namespace, plan.job_id) for plan in command.plans):
-        refresh_status(store, index, key)
+        if key not in seen:
+            refresh_status(store, index, key)
     return refused
 
 
@@ -216,6 +227,7 @@ def _fitting(
         return keep
     known = np.where(keep, nodes, 0).astype(np.int64)
     keep &= columns.ready[known]
+    vacated = {at: _vacate(store, detail, room) for at, detail in block.details.items() if detail.preempted_alloc_ids}
     counts = np.bincount(known[keep], minlength=columns.size)
     over = _lacking(columns.cpu - columns.cpu_used, counts, demand.cpu, room, "cpu")
     over |= _lacking(columns.memory - columns.memory_used, counts, demand.memory, room, "memory")
@@ -228,9 +240,24 @@ def _fitting(
                 keep[position] = False
             else:
                 room.take_things(number, detail)
+    for position, rows in vacated.items():
+        if not (0 <= position < len(keep) and keep[position]):
+            for row in rows:
+                room.keep(row, int(store.allocs.node[row]), store.allocs.shape_of(row).demand)
     for number, count in Counter(known[keep].tolist()).items():
         room.take(number, demand, count)
     return keep
+
+
+def _vacate(store: StateStore, detail: c.PlacedAlloc, room: _Room) -> list[int]:
+    """Counts what those that have to make room for a placement give back; answers their rows. Who was stopped by
+    somebody else meanwhile gives nothing: that room may be promised already."""
+    table = store.allocs
+    named = [row for alloc_id in detail.preempted_alloc_ids if (row := table.row(alloc_id)) is not None]
+    rows = [row for row in named if table.is_live(row) and row not in room.rows]
+    for row in rows:
+        _give_back(store, row, room)
+    return rows
 
 
 def _lacking(
@@ -291,11 +318,10 @@ def _place_block(store: StateStore, index: int, now_ns: int, placed: Block) -> N
     kept = nodes[keep]
     if not len(kept):
         return
-    shape = table.shape_code(job, group)
     names = np.frombuffer(block.name_indexes, dtype="<u4")[keep]
-    first = table.append(shape, kept, names, index=index, now_ns=now_ns)
-    table.set_origin(first, len(kept), eval_id=block.eval_id, deployment_id=block.deployment_id, metrics=block.metrics)
-    store.nodes.use_many(kept.astype(np.int64), table.shapes[shape].demand)
+    rows = NewRows(job, group, kept, names, block.eval_id, block.deployment_id, block.metrics)
+    first = table.append([rows], index=index, now_ns=now_ns)
+    store.nodes.use_many(kept.astype(np.int64), group_demand(group))
     row_of = {int(position): first + n for n, position in enumerate(np.flatnonzero(keep))}
     for position, detail in block.details.items():
         if position in row_of:
@@ -307,6 +333,19 @@ def _place_block(store: StateStore, index: int, now_ns: int, placed: Block) -> N
     store.touch("allocs", "job_summary")
 
 
+def _evict(store: StateStore, index: int, now_ns: int, alloc_id: str, *, by: int) -> None:
+    table = store.allocs
+    row = table.row(alloc_id)
+    if row is None or not table.is_live(row):
+        return
+    winner = table.ids.uuid(by)
+    table.set_desired(row, EVICT)
+    extra = table.edit(row)
+    extra.preempted_by = winner
+    extra.desired_description = f"Preempted by alloc ID {winner}"
+    table.touch(row, index, now_ns, by_server=True)
+
+
 def _set_detail(store: StateStore, index: int, now_ns: int, row: int, detail: c.PlacedAlloc) -> None:
     table = store.allocs
     extra = table.edit(row)
@@ -316,6 +355,8 @@ def _set_detail(store: StateStore, index: int, now_ns: int, row: int, detail: c.
         detail.metrics,
         detail.preempted_alloc_ids,
     )
+    for alloc_id in detail.preempted_alloc_ids:
+        _evict(store, index, now_ns, alloc_id, by=row)
     number = int(table.node[row])
     if detail.ports:
         store.nodes.add_ports(number, detail.ports)
