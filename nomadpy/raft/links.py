@@ -16,6 +16,7 @@ anything malformed is closed.
 from __future__ import annotations
 
 import logging
+import math
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
@@ -41,6 +42,8 @@ _READ_BYTES = 1 << 18
 # More than the core sends before it hears an answer.
 OUTBOX_BYTES_MAX = 32 << 20
 CONNECT_TIMEOUT_S = 2.0
+# Whoever connects says within this time who it is.
+HELLO_TIMEOUT_S = 5.0
 RETRY_S = 0.2
 
 
@@ -136,7 +139,7 @@ class Links:
     async def serve(self, stream: trio.abc.Stream, *, allowed: Callable[[str], bool]) -> None:
         """Reads an accepted stream until it ends. ``allowed(name)`` says whether its peer may call itself so."""
         sender, reader = "", FrameReader()
-        scope = trio.CancelScope()
+        scope = trio.CancelScope(deadline=trio.current_time() + HELLO_TIMEOUT_S)
         with scope:
             try:
                 while data := await stream.receive_some(_READ_BYTES):
@@ -146,6 +149,7 @@ class Links:
                             await self._receive(sender, decode(frame))
                         else:
                             sender = await self._admit(frame, allowed, scope)
+                            scope.deadline = math.inf
             except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError) as error:
                 log.debug("raft.stream-broken", extra={"server": sender, "error": str(error)})
             except Invalid as error:

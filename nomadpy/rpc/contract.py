@@ -20,12 +20,14 @@ from nomadpy.model.time import Moment
 
 
 class NodeLease(Noun):
-    """The servers' answer to a registration or a heartbeat: beat again within ``heartbeat_ttl_s``."""
+    """The servers' answer to a registration or a heartbeat: beat again within ``heartbeat_ttl_s``. ``servers`` and
+    ``gossip`` are where the servers listen for agents and for gossip."""
 
     heartbeat_ttl_s: float = 10.0
     index: int = 0
     status: str = ""
     servers: tuple[str, ...] = ()
+    gossip: tuple[str, ...] = ()
 
 
 class Assignments(Noun):

@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 
 import trio
 
-from nomadpy.model.errors import Forbidden, Invalid
+from nomadpy.model.errors import Forbidden, Invalid, NomadError
 from nomadpy.rpc.handlers import NotConnected
 
 RAFT, RPC = b"\x01", b"\x02"
@@ -31,6 +31,9 @@ class DialingTls(Protocol):
 
     def check_server(self, names: frozenset[str]) -> None:
         """Raises Forbidden when a certificate with these names is not one of a server."""
+
+    def check_pinned(self, names: frozenset[str], node_name: str) -> None:
+        """Raises Forbidden when the certificate is for other servers only."""
 
     def explain(self, error: BaseException) -> str:
         """Why a handshake failed."""
@@ -72,9 +75,20 @@ class Dialer:
         """A stream for a ``Connection``. Raises NotConnected or Forbidden with the reason."""
         return await self._dial(address, RPC)
 
-    async def raft(self, address: str) -> tuple[trio.abc.Stream, frozenset[str]]:
-        """A stream for the frames of ``raft.links``. Raises NotConnected or Forbidden with the reason."""
-        return await self._dial(address, RAFT)
+    async def raft(self, address: str, *, node_name: str = "") -> trio.abc.Stream:
+        """A stream for ``raft.links``. ``node_name`` is the server that should be there: a certificate that is for
+        another one is refused. Raises ConnectionError with the reason."""
+        try:
+            stream, names = await self._dial(address, RAFT)
+        except NomadError as error:
+            raise ConnectionError(error.message) from error
+        if self._tls is not None and node_name:
+            try:
+                self._tls.check_pinned(names, node_name)
+            except Forbidden as error:
+                await trio.aclose_forcefully(stream)
+                raise ConnectionError(f"{address}: {error.message}") from error
+        return stream
 
     async def _dial(self, address: str, kind: bytes) -> tuple[trio.abc.Stream, frozenset[str]]:
         host, port = split_address(address)
