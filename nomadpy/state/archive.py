@@ -62,7 +62,8 @@ def unpack(data: bytes) -> Archive:
     for name in (_META, _STATE, _SUMS):
         if name not in files:
             raise Invalid(f"the archive is no snapshot: it holds no {name}")
-    sums = dict(reversed(line.split(None, 1)) for line in files[_SUMS].decode("utf-8", "replace").splitlines() if line)
+    lines = [line.split() for line in files[_SUMS].decode("utf-8", "replace").splitlines()]
+    sums = {line[1]: line[0] for line in lines if len(line) == 2}
     for name in (_META, _STATE):
         if sums.get(name) != hashlib.sha256(files[name]).hexdigest():
             raise Invalid(f"the snapshot is damaged: {name} does not have the checksum that {_SUMS} gives")
