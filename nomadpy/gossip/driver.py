@@ -6,12 +6,12 @@ import logging
 import random
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 import trio
 
-from nomadpy.gossip import addresses
+from nomadpy.gossip import places
 from nomadpy.gossip.contract import ALIVE, SUSPECT, Health, KeyringReport, Member, UserEvent
 from nomadpy.gossip.envelope import Envelope
 from nomadpy.gossip.keyring import Keyring
@@ -39,6 +39,12 @@ _CALLS_MAX = 32
 # So many packets are taken before other tasks get a turn.
 _PACKETS_AT_ONCE = 256
 
+if TYPE_CHECKING:
+    from nomadpy.gossip.contract import Gossip
+
+    def _keeps_the_contract(gossiper: Gossiper) -> Gossip:
+        return gossiper
+
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     """Figures of one agent's gossip since its start; ``awareness`` is its local health now, 0 is well."""
@@ -59,7 +65,12 @@ class Gossiper:
 
     ``bind`` is an IP address and a port (0: any), ``advertise`` what others are told where it differs. ``accept`` is
     asked about the other agent of every exchange; its sentence goes back to a refused joiner. ``on_event`` gets user
-    events, ``sample`` measures this machine's health (in a thread, now and then)."""
+    events (what it raises ends ``run``), ``sample`` measures this machine's health (in a thread, now and then).
+
+        gossiper = Gossiper("node1.global", bind=("0.0.0.0", 4648), advertise=("10.0.0.1", 0), tags={"role": "nomad"})
+        await nursery.start(gossiper.run)
+        joined, failures = await gossiper.join(["10.0.0.2", "10.0.0.3:4648"])
+    """
 
     def __init__(
         self,
@@ -99,7 +110,7 @@ class Gossiper:
         when name, tags or addresses do not fit."""
         self._packets, listener = open_both(*self._bind)
         try:
-            self.place = addresses.advertised(self._bind, self._advertise, self._packets.getsockname()[1])
+            self.place = places.advertised(self._bind, self._advertise, self._packets.getsockname()[1])
             self._swim = Swim(
                 self.name, *self.place, self._tags, settings=self._settings, rng=self._rng, now=trio.current_time()
             )
@@ -107,7 +118,7 @@ class Gossiper:
                 self._nursery.start_soon(trio.serve_listeners, self._listener.serve, [listener])
                 if self._sample is not None:
                     self._nursery.start_soon(self._keep_sampling, self._sample)
-                log.info("gossip.started", extra={"member": self.name, "address": addresses.show(self.place)})
+                log.info("gossip.started", extra={"member": self.name, "address": places.show(self.place)})
                 task_status.started()
                 await self._gossip()
         finally:
@@ -182,7 +193,7 @@ class Gossiper:
             case Conflict():
                 log.error(
                     "gossip.name-conflict: another living agent uses this agent's name",
-                    extra={"member": self.name, "address": addresses.show((output.address, output.port))},
+                    extra={"member": self.name, "address": places.show((output.address, output.port))},
                 )
 
     def _send(self, output: Send) -> None:
@@ -229,7 +240,7 @@ class Gossiper:
         place = (wanted.address, wanted.port)
         trouble = await self._exchange(place, join=False)
         if trouble:
-            log.debug("gossip.no-exchange", extra={"address": addresses.show(place), "error": trouble})
+            log.debug("gossip.no-exchange", extra={"address": places.show(place), "error": trouble})
 
     # --- conversations
 
@@ -293,7 +304,7 @@ class Gossiper:
         if ack is None:
             self._machine.vacate(trio.current_time(), known.name)
         elif ack.instance != question.instance:
-            return f"the name {known.name} is taken by another living agent at {addresses.show(place)}"
+            return f"the name {known.name} is taken by another living agent at {places.show(place)}"
         return None
 
     # --- contract.Gossip
@@ -317,23 +328,23 @@ class Gossiper:
         """One of them."""
         return self._machine.member(name)
 
-    async def join(self, addresses_: list[str]) -> tuple[int, list[str]]:
+    async def join(self, addresses: list[str]) -> tuple[int, list[str]]:
         """Exchanges members with these agents; how many answered, and a sentence for each that did not. A host name
         stands for every address that it has; one of them has to answer."""
         failures: dict[str, str] = {}
         async with trio.open_nursery() as nursery:
-            for address in dict.fromkeys(addresses_):
+            for address in dict.fromkeys(addresses):
                 nursery.start_soon(self._join_one, address, failures)
-        return len(set(addresses_)) - len(failures), [failures[a] for a in dict.fromkeys(addresses_) if a in failures]
+        return len(set(addresses)) - len(failures), [failures[a] for a in dict.fromkeys(addresses) if a in failures]
 
     async def _join_one(self, address: str, failures: dict[str, str]) -> None:
         try:
-            host, port = addresses.parse(address)
-            places = await addresses.resolve(host, port)
+            host, port = places.parse(address)
+            found = await places.resolve(host, port)
         except (OSError, UnicodeError, Invalid) as error:
             failures[address] = f"cannot join {address}: {error}"
             return
-        troubles = [await self._exchange(place, join=True) for place in places]
+        troubles = [await self._exchange(place, join=True) for place in found]
         if all(troubles):
             failures[address] = f"cannot join {address}: {troubles[0]}"
 

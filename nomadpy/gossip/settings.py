@@ -42,7 +42,7 @@ class GossipSettings(msgspec.Struct, frozen=True, kw_only=True):
     # All that is known is exchanged with one other this often; more seldom in pools beyond 32.
     exchange_s: float = 30.0
     # How often a failed member is called again, on average by one agent of the pool.
-    reconnect_s: float = 10.0
+    reconnect_s: float = 5.0
     # So long the failed are still sent what is new, so that they can contradict.
     gossip_to_failed_s: float = 30.0
     reap_failed_s: float = 72 * 3600.0

@@ -234,6 +234,52 @@ def test_a_healed_network_converges(seed: int) -> None:
     assert simulation.agree()
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_happened_the_pool_agrees_in_the_end(seed: int) -> None:
+    simulation = Simulation(seed, network=Network(loss=0.05, duplicate=0.05, delay_max_s=0.02))
+    chance = random.Random(f"chaos {seed}")
+    homes = {agent.swim.name: agent.address for agent in simulation.grow(8)}
+    for _ in range(40):
+        happen(simulation, chance, homes)
+        simulation.run(chance.uniform(0.0, 4.0))
+    simulation.heal()
+    for name, agent in simulation.agents.items():
+        if agent.paused:
+            simulation.resume(name)
+    dead = set(homes) - set(simulation.agents)
+
+    def settled() -> bool:
+        return simulation.agree() and all(simulation.all_say(name, FAILED) for name in dead)
+
+    assert simulation.run_until(settled, 90.0)
+    simulation.history.clear()
+    simulation.run(60.0)
+    assert settled()
+    assert simulation.failures() == []
+
+
+def happen(simulation: Simulation, chance: random.Random, homes: dict[str, str]) -> None:
+    """Something, by chance: a death, a restart, a stop, its end, a cut of the network, its end."""
+    name = chance.choice(sorted(homes))
+    running = simulation.agents.get(name)
+    match chance.randrange(6):
+        case 0 if running and len(simulation.agents) > 3:
+            simulation.kill(name)
+        case 1 if running is None:
+            simulation.restart(name, address=homes[name])
+            simulation.join(name, chance.choice(sorted(set(simulation.agents) - {name})))
+        case 2 if running and not running.paused:
+            simulation.pause(name)
+        case 3 | 5 if running and running.paused:
+            simulation.resume(name, overflown=chance.random() < 0.5)
+        case 4:
+            names = sorted(simulation.agents)
+            cut = chance.randint(1, len(names) - 1)
+            simulation.part(names[:cut], names[cut:])
+        case _:
+            simulation.heal()
+
+
 def test_agents_that_join_a_chain_know_everybody() -> None:
     simulation = Simulation(14)
     for number in range(20):
