@@ -23,7 +23,10 @@ import trio
 from nomadpy import __version__
 from nomadpy.agent.banner import banner
 from nomadpy.agent.config import AgentConfig
+from nomadpy.agent.data_lock import DataLock
+from nomadpy.agent.hearing import HearingEndpoint
 from nomadpy.agent.logs import LogTap
+from nomadpy.agent.network import ClientNetwork, ServerNetwork
 from nomadpy.agent.selfview import config_view, member_view
 from nomadpy.api.context import ApiContext
 from nomadpy.api.router import Router
@@ -36,12 +39,14 @@ from nomadpy.client.identity import load_identity
 from nomadpy.client.templates import TemplateHook
 from nomadpy.drivers.contract import DriverContext
 from nomadpy.drivers.registry import load_drivers
+from nomadpy.gossip.contract import Health
+from nomadpy.gossip.health import Sampler
 from nomadpy.model.errors import Invalid, NomadError
 from nomadpy.model.ids import EDGE_RNG, new_uuid
 from nomadpy.raft.contract import Apply, Log
-from nomadpy.raft.journal import JournalLog
-from nomadpy.raft.memory import MemoryLog
+from nomadpy.raft.raftlog import RaftLog, Snapshots
 from nomadpy.rpc.contract import ServerEndpoint
+from nomadpy.rpc.tls import RpcTls, RpcTlsFiles
 from nomadpy.server.server import Server
 
 log = logging.getLogger(__name__)
@@ -56,27 +61,42 @@ class Agent:
         self._reload = reload
         self.server: Server | None = None
         self.client: Client | None = None
+        self._rpc_tls: RpcTls | None = None
+        self.network: ServerNetwork | ClientNetwork | None = None
         self.http_address = ""
         self._http: HttpServer | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Starts everything in order, reports started once the API answers, and stops in the opposite order."""
+        lock = DataLock(self.config.data_dir)
+        try:
+            await self._run(task_status)
+        finally:
+            lock.release()
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         config = self.config
         listeners: list[Any] = list(await self._bind())
         if config.tls.http:
             listeners = [TlsListener(listener, _tls_files(config)) for listener in listeners]
+        self._rpc_tls = self._make_rpc_tls()
         async with trio.open_nursery() as nursery:
+            identity = self._identity() if config.client_enabled else None
             if config.server_enabled:
-                self.server = Server(self._server_config(), self._make_log)
-                await nursery.start(self.server.run)
-            if config.client_enabled:
-                self.client = self._make_client(self._endpoint())
+                await self._start_server(nursery)
+            elif identity is not None:
+                self.network = self._client_network(identity.node_id)
+                await nursery.start(self.network.run)
+            if identity is not None:
+                self.client = self._make_client(self._endpoint(), identity)
                 await nursery.start(self.client.run)
-                if self.server is not None:
-                    self.server.clients[self.client.node_id] = self.client
+                self._introduce_client(self.client)
             router = Router(self._context(), OPERATIONS)
             http = HttpConfig(max_connections_per_address=config.http_max_conns_per_client)
             self._http = await nursery.start(functools.partial(serve, router, listeners, config=http))
+            if self.network is not None:
+                self.network.serve_http(router)
+                nursery.start_soon(self.network.join)
             # What was made so far stays for good, so the collector need not walk over it again and again.
             gc.collect()
             gc.freeze()
@@ -85,6 +105,24 @@ class Agent:
             await self._until_told(nursery)
 
     # --- parts -----------------------------------------------------------------------------------------------------
+
+    async def _start_server(self, nursery: trio.Nursery) -> None:
+        if self.config.dev_mode:
+            self.server = server = Server(self._server_config(self.config.ports.rpc), self._lone_log)
+        else:
+            listeners = await self._bind_rpc()
+            config = self._server_config(listeners[0].socket.getsockname()[1])
+            self.network = network = self._server_network(config, listeners)
+            self.server = server = Server(config, network.make_log)
+            network.attach(server)
+            await nursery.start(network.run)
+        await nursery.start(server.run)
+
+    def _introduce_client(self, client: Client) -> None:
+        if self.server is not None:
+            self.server.clients[client.node_id] = client
+        if isinstance(self.network, ServerNetwork):
+            self.network.set_node_id(client.node_id)
 
     async def _bind(self) -> list[trio.SocketListener]:
         config = self.config
@@ -100,16 +138,25 @@ class Agent:
         self.http_address = advertised if _has_port(advertised) else f"{advertised}:{port}"
         return listeners
 
-    def _server_config(self) -> Any:
+    async def _bind_rpc(self) -> list[trio.SocketListener]:
+        config = self.config
+        host = _one_host(config.addresses.rpc or config.bind_addr)
+        try:
+            return list(await trio.open_tcp_listeners(config.ports.rpc, host=host))
+        except (OSError, UnicodeError) as error:
+            raise Invalid(_why_deaf(host, config.ports.rpc, error, "rpc")) from error
+
+    def _server_config(self, rpc_port: int) -> Any:
         config = self.config
         host = config.advertise.rpc or _advertised(config.addresses.rpc or config.bind_addr)
-        rpc_addr = host if _has_port(host) else f"{host}:{config.ports.rpc}"
+        rpc_addr = host if _has_port(host) else f"{host}:{rpc_port}"
         serf_host = rpc_addr.rpartition(":")[0]
         return config.server.replace(
             name=config.name,
             region=config.region,
             datacenter=config.datacenter,
             id=self._server_id(),
+            alone=config.bootstrap_expect == 1,
             rpc_addr=rpc_addr,
             serf_addr=f"{serf_host}:{config.ports.serf}",
         )
@@ -119,17 +166,85 @@ class Agent:
             return new_uuid(EDGE_RNG)
         return _stored_id(Path(self.config.data_dir) / "server" / "server-id")
 
-    def _make_log(self, apply: Apply) -> Log:
-        if self.config.dev_mode:
-            return MemoryLog(apply)
-        return JournalLog(Path(self.config.data_dir) / "server" / "raft", apply)
+    def _lone_log(self, apply: Apply) -> Log:
+        """The log of a server that has no others and forgets everything: the same one, in a directory that goes."""
+        return RaftLog(
+            Path(self.config.data_dir) / "server" / "raft",
+            apply,
+            name=new_uuid(EDGE_RNG),
+            snapshots=Snapshots(self._freeze, self._restore, self.config.raft_snapshot_threshold),
+        )
+
+    def _freeze(self) -> Callable[[], bytes]:
+        assert self.server is not None
+        return self.server.freeze_state()
+
+    def _restore(self, index: int, data: bytes) -> None:
+        assert self.server is not None
+        self.server.restore_state(index, data)
+
+    def _server_network(self, server: Any, listeners: list[trio.SocketListener]) -> ServerNetwork:
+        config = self.config
+        return ServerNetwork(
+            config,
+            server_id=server.id,
+            listeners=listeners,
+            rpc_addr=server.rpc_addr,
+            serf_bind=(_one_host(config.addresses.serf or config.bind_addr), config.ports.serf),
+            serf_addr=server.serf_addr,
+            tls=self._rpc_tls,
+            sample=self._sampler(),
+        )
+
+    def _client_network(self, node_id: str) -> ClientNetwork:
+        config = self.config
+        host = config.advertise.serf or _advertised(config.addresses.serf or config.bind_addr)
+        return ClientNetwork(
+            config,
+            node_id=node_id,
+            serf_bind=(_one_host(config.addresses.serf or config.bind_addr), config.ports.serf),
+            serf_addr=host if _has_port(host) else f"{host}:{config.ports.serf}",
+            tls=self._rpc_tls,
+            sample=self._sampler(),
+        )
+
+    def _make_rpc_tls(self) -> RpcTls | None:
+        tls = self.config.tls
+        if not tls.rpc:
+            return None
+        return RpcTls(
+            RpcTlsFiles(
+                ca_file=tls.ca_file,
+                cert_file=tls.cert_file,
+                key_file=tls.key_file,
+                region=self.config.region,
+                verify_server_hostname=tls.verify_server_hostname,
+            )
+        )
+
+    def _sampler(self) -> Callable[[], Health]:
+        sampler = Sampler(self.config.data_dir)
+
+        def sample() -> Health:
+            node = self.client.node if self.client is not None else None
+            drivers = node.drivers.items() if node is not None else ()
+            return sampler.sample(tuple(sorted(name for name, one in drivers if one.detected and not one.healthy)))
+
+        return sample
 
     def _endpoint(self) -> ServerEndpoint:
-        if self.server is None:
-            raise Invalid("a client without a server in the same agent needs servers to talk to; use -server as well")
+        if isinstance(self.network, ServerNetwork):
+            return self.network.endpoint
+        if isinstance(self.network, ClientNetwork):
+            return HearingEndpoint(self.network.endpoint, self.network.hear_lease)
+        assert self.server is not None
         return self.server.nodes
 
-    def _make_client(self, endpoint: ServerEndpoint) -> Client:
+    def _identity(self) -> Any:
+        directory = None if self.config.dev_mode else self.config.client.state_dir
+        return load_identity(directory, random.SystemRandom())
+
+    def _make_client(self, endpoint: ServerEndpoint, identity: Any) -> Client:
         config = self.config
         client_config = msgspec.structs.replace(
             config.client,
@@ -141,7 +256,6 @@ class Agent:
             tls_enabled=config.tls.http,
             host_env=dict(os.environ),
         )
-        identity = load_identity(None if config.dev_mode else client_config.state_dir, random.SystemRandom())
         cpu_found = cpu.fingerprint(client_config).cpu
 
         def context_for(name: str) -> DriverContext:
@@ -175,6 +289,7 @@ class Agent:
             response_headers=config.http_api_response_headers,
             prometheus_enabled=config.prometheus_metrics,
             reload=self.reload,
+            forwarding=self.network,
         )
 
     def _stats(self) -> dict[str, dict[str, str]]:
@@ -219,11 +334,19 @@ class Agent:
                     self._on_hangup()
                     continue
                 log.info("agent.stopping", extra={"fields": {"signal": name}})
+                await self._say_goodbye(number)
                 nursery.cancel_scope.cancel()
                 break
         # Whoever asks a second time does not want to wait for tasks that resist.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _give_up)
+
+    async def _say_goodbye(self, number: int) -> None:
+        """Leaves for good where the configuration says so; otherwise the others wait for this agent to come back."""
+        config = self.config
+        leaves = config.leave_on_interrupt if number == signal.SIGINT else config.leave_on_terminate
+        if leaves and self.network is not None:
+            await self.network.gossip.leave()
 
     def _on_hangup(self) -> None:
         try:
@@ -237,6 +360,8 @@ class Agent:
         level = self._reload() if self._reload is not None else self.config.log_level
         if self._http is not None:
             self._http.reload_tls()
+        if self._rpc_tls is not None:
+            self._rpc_tls.reload()
         log.info("agent.reloaded", extra={"fields": {"log_level": level}})
 
 
@@ -245,16 +370,16 @@ def _give_up(number: int, frame: FrameType | None) -> None:
     os._exit(1)
 
 
-def _why_deaf(host: str, port: int, error: OSError | UnicodeError) -> str:
+def _why_deaf(host: str, port: int, error: OSError | UnicodeError, what: str = "http") -> str:
     """Why the agent cannot listen there, and which setting would help."""
     number = error.errno if isinstance(error, OSError) else None
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     if number == errno.EADDRINUSE:
-        hint = "Is another agent running? Choose another port with -http-port"
+        hint = f"Is another agent running? Choose another port with -{what}-port"
     elif number == errno.EACCES:
-        hint = "choose a port that needs no privileges with -http-port"
+        hint = f"choose a port that needs no privileges with -{what}-port"
     else:
-        hint = "check bind_addr / addresses.http"
+        hint = f"check bind_addr / addresses.{what}"
     return f"cannot listen on {host}:{port}: {reason}; {hint}"
 
 
@@ -271,6 +396,11 @@ def _stored_id(path: Path) -> str:
     made = new_uuid(EDGE_RNG)
     path.write_text(made)
     return made
+
+
+def _one_host(bind: str) -> str:
+    """The first of several addresses to bind."""
+    return bind.split()[0]
 
 
 def _has_port(address: str) -> bool:

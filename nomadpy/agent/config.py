@@ -31,7 +31,8 @@ class Addresses(Noun):
 
 class Join(Noun):
     """Where other agents are looked for: ``start_join`` once, and failing is fatal; ``retry_join`` until one
-    answers, at most ``retry_max`` times (0: for ever). Entries are ``host``, ``host:port``, ``file=PATH`` or ``exec=COMMAND``."""
+    answers, at most ``retry_max`` times (0: for ever). Entries are ``host``, ``host:port``, ``file=PATH`` or
+    ``exec=COMMAND``."""
 
     start_join: tuple[str, ...] = ()
     retry_join: tuple[str, ...] = ()
@@ -92,5 +93,7 @@ class AgentConfig(Noun):
     ui: dict[str, Any] = {}
     tls: TlsConfig = TlsConfig()
     http_max_conns_per_client: int = 100
+    rpc_max_conns_per_client: int = 100
+    rpc_handshake_timeout_ns: int = 5 * SECOND
     warnings: tuple[str, ...] = ()
     files: tuple[str, ...] = ()

@@ -177,7 +177,14 @@ TOP: dict[str, Any] = {
         }
     ),
     "telemetry": Section({"prometheus_metrics": Key("bool", "prometheus_metrics"), "*": Key("any")}),
-    "limits": Section({"http_max_conns_per_client": Key("int", "http_max_conns_per_client"), "*": Key("any")}),
+    "limits": Section(
+        {
+            "http_max_conns_per_client": Key("int", "http_max_conns_per_client"),
+            "rpc_max_conns_per_client": Key("int", "rpc_max_conns_per_client"),
+            "rpc_handshake_timeout": Key("duration", "rpc_handshake_timeout_ns"),
+            "*": Key("any"),
+        }
+    ),
     **_idle(
         "plugin_dir log_file log_rotate_duration log_rotate_bytes log_rotate_max_files enable_syslog syslog_facility "
         "disable_update_check disable_anonymous_signature"

@@ -104,6 +104,10 @@ class Core:
         """Who leads, as far as it knows."""
         return self._replica.election.leader
 
+    def leader_silence(self, now: float) -> float:
+        """Seconds since the leader was heard, 0 when nobody is known to lead."""
+        return self._replica.election.silence(now) if self.leader else 0.0
+
     @property
     def in_office(self) -> bool:
         """Whether it leads and has applied an entry of its own term, hence everything that was ever acknowledged."""

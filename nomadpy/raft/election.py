@@ -46,6 +46,10 @@ class Election:
         self._heard_at = _LONG_AGO
         self.deadline = min(self.deadline, now + self._rng.uniform(0.08, 1.0) * self._settings.reset_hint_s)
 
+    def silence(self, now: float) -> float:
+        """Seconds since a leader was heard; 0 when none ever was."""
+        return 0.0 if self._heard_at == _LONG_AGO else max(0.0, now - self._heard_at)
+
     def follows_a_leader(self, now: float) -> bool:
         """Whether a leader was heard lately enough to refuse others."""
         return now - self._heard_at < self._settings.election_min_s

@@ -153,6 +153,10 @@ class RaftLog:
             await self._leadership_moved.wait()
         return self._leadership
 
+    def leader_silence_s(self) -> float:
+        """How long ago this server heard its leader, 0 when it leads itself or knows of none."""
+        return 0.0 if self._core is None or self.is_leader else self._core.leader_silence(trio.current_time())
+
     @property
     def durable(self) -> bool:
         """Always."""

@@ -32,7 +32,7 @@ async def lead(server: Server) -> None:
     """Runs every duty until cancelled."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Worker(server).run)
-        nursery.start_soon(watch_nodes, server, getattr(server, "gossip", None), _insist)
+        nursery.start_soon(watch_nodes, server, server.gossip, _insist)
         nursery.start_soon(_launch_periodic, server)
         nursery.start_soon(_collect_garbage, server)
         nursery.start_soon(_drain_nodes, server)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from nomadpy.gossip.contract import FAILED, SUSPECT, Gossip
+from nomadpy.gossip.contract import FAILED, SUSPECT, Gossip, Member
 from nomadpy.model.node import DISCONNECTED, DOWN
 from nomadpy.model.time import SECOND
 from nomadpy.server.lost_nodes import DOUBT_NS, Lost, LostNodes
@@ -41,7 +41,7 @@ class Rumours:
         if self._gossip is not None and self._gossip.changes != self._seen:
             self._seen = self._gossip.changes
             members = self._gossip.members()
-            self._bad = {m.name: m.status for m in members if not m.is_server and m.status in (SUSPECT, FAILED)}
+            self._bad = {_node_of(m): m.status for m in members if m.status in (SUSPECT, FAILED) and _node_of(m)}
         return self._bad
 
     def long_failed(self) -> list[str]:
@@ -50,7 +50,7 @@ class Rumours:
             return []
         before = trio.current_time() - DOUBT_NS / SECOND
         members = self._gossip.members()
-        return [m.name for m in members if not m.is_server and m.status == FAILED and m.since < before]
+        return [_node_of(m) for m in members if m.status == FAILED and m.since < before and _node_of(m)]
 
     async def changed(self) -> None:
         """Waits for something new; for ever without gossip."""
@@ -65,6 +65,11 @@ class Rumours:
         for node_id in node_ids:
             if self._gossip is not None:
                 self._gossip.confirm(node_id)
+
+
+def _node_of(member: Member) -> str:
+    """The node that a member stands for: a client's name is its node id, a server names the client in its agent."""
+    return member.tags.get("node", "") if member.is_server else member.name
 
 
 async def watch_nodes(server: Server, gossip: Gossip | None, insist: Insist) -> None:
