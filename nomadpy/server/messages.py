@@ -106,6 +106,24 @@ class JobRevertRequest(Noun):
     enforce_prior_version: int | None = None
 
 
+class JobTagRequest(Noun):
+    """Which version gets the tag; without one, or with ``latest``, the current one. The name is the path's."""
+
+    version: int | None = None
+    latest: bool = False
+    description: str = ""
+
+
+class JobTagResponse(Noun):
+    name: str = ""
+    description: str = ""
+    tagged_time_ns: int = 0
+    index: int = 0
+    last_contact_ns: int = 0
+    known_leader: bool = True
+    next_token: str = ""
+
+
 class JobStabilityRequest(Noun):
     job_id: str = ""
     job_version: int = 0
@@ -231,6 +249,27 @@ class NodeDrainResponse(Noun):
 class SearchRequest(Noun):
     prefix: str = ""
     context: str = "all"
+
+
+class FuzzySearchRequest(Noun):
+    text: str = ""
+    context: str = "all"
+
+
+class FuzzyMatch(Noun):
+    """An object by the name that matched, and where it belongs: namespace, job, group, task; for a node its id."""
+
+    id: str = ""
+    scope: Annotated[tuple[str, ...], OMIT_EMPTY] = ()
+
+
+class FuzzySearchResponse(Noun):
+    matches: dict[str, tuple[FuzzyMatch, ...]] = {}
+    truncations: dict[str, bool] = {}
+    index: int = 0
+    last_contact_ns: int = 0
+    known_leader: bool = True
+    next_token: str = ""
 
 
 class SearchResponse(Noun):

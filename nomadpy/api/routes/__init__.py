@@ -13,12 +13,15 @@ from nomadpy.api.routes.exec import OPERATIONS as EXEC
 from nomadpy.api.routes.jobs import OPERATIONS as JOBS
 from nomadpy.api.routes.nodes import OPERATIONS as NODES
 from nomadpy.api.routes.operator import OPERATIONS as OPERATOR
+from nomadpy.api.routes.scaling import OPERATIONS as SCALING
+from nomadpy.api.routes.servers import OPERATIONS as SERVERS
 from nomadpy.api.routes.snapshot import OPERATIONS as SNAPSHOT
 from nomadpy.api.routes.statuses import OPERATIONS as STATUSES
 
 OPERATIONS: tuple[Operation, ...] = (
     *EXEC,
     *STATUSES,
+    *SCALING,
     *JOBS,
     *EVALUATIONS,
     *DEPLOYMENTS,
@@ -27,6 +30,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *NODES,
     *AGENT,
     *OPERATOR,
+    *SERVERS,
     *SNAPSHOT,
     *ENTERPRISE,
 )

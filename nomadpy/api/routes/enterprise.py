@@ -30,8 +30,8 @@ _ENTERPRISE = (
 )  # fmt: skip
 _NOT_YET = (
     "/v1/acl/{rest}", "/v1/vars", "/v1/var/{rest}", "/v1/volumes", "/v1/volumes/{rest}", "/v1/volume/{rest}",
-    "/v1/plugins", "/v1/plugin/{rest}", "/v1/services", "/v1/service/{rest}", "/v1/scaling/{rest}",
-    "/v1/event/stream", "/v1/search/fuzzy", "/v1/operator/{rest}",
+    "/v1/plugins", "/v1/plugin/{rest}", "/v1/services", "/v1/service/{rest}",
+    "/v1/event/stream", "/v1/operator/{rest}",
     "/v1/agent/{rest}", "/v1/client/{rest}",
     "/.well-known/{rest}",
 )  # fmt: skip

@@ -8,9 +8,8 @@ from nomadpy.api.call import EMPTY, Call, Reply
 from nomadpy.api.forward import AGENT
 from nomadpy.api.openapi import document
 from nomadpy.api.router import READ, WRITE, Operation, Param
-from nomadpy.model.errors import Invalid, NomadError
 from nomadpy.model.node import SchedulerConfiguration
-from nomadpy.server.messages import SearchRequest, SearchResponse
+from nomadpy.server.messages import FuzzySearchRequest, FuzzySearchResponse, SearchRequest, SearchResponse
 
 
 async def get_scheduler_config(call: Call) -> Reply:
@@ -35,32 +34,6 @@ async def set_scheduler_config(call: Call) -> Reply:
     return Reply(value={"Updated": updated, "Index": index}, index=index)
 
 
-async def raft_configuration(call: Call) -> Any:
-    """The servers that vote."""
-    call.caller.require("", "management")
-    config = call.server.config
-    server = {
-        "ID": config.id,
-        "Node": f"{config.name}.{config.region}",
-        "Address": config.rpc_addr,
-        "Leader": call.server.log.is_leader,
-        "Voter": True,
-        "RaftProtocol": "3",
-    }
-    return {"Servers": [server], "Index": 0}
-
-
-async def remove_peer(call: Call) -> Any:
-    """Removes a server that does not come back; the only one cannot be removed."""
-    call.caller.require("", "management")
-    peer = call.text("id")
-    if "address" in call.query or not peer:
-        raise Invalid("Must specify the peer's ID to remove")
-    if peer != call.server.config.id:
-        raise NomadError(f'id "{peer}" was not found in the Raft configuration')
-    raise NomadError("the only server of a region cannot be removed")
-
-
 async def system_gc(call: Call) -> Any:
     """Removes everything that is finished."""
     await call.server.fleet.collect_garbage(call.caller)
@@ -77,6 +50,12 @@ async def search(call: Call) -> Any:
     """Ids that begin with a prefix."""
     request = await call.body(SearchRequest)
     return call.server.search.prefix(call.caller, call.namespace, request)
+
+
+async def fuzzy_search(call: Call) -> Any:
+    """Names that hold a text, of jobs and of what is inside them, of nodes and namespaces."""
+    request = await call.body(FuzzySearchRequest)
+    return call.server.search.fuzzy(call.caller, call.namespace, request)
 
 
 async def license_(call: Call) -> Any:
@@ -97,10 +76,10 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(methods=READ, path=_CONFIG, endpoint=get_scheduler_config),
     Operation(methods=WRITE, path=_CONFIG, endpoint=set_scheduler_config, body=SchedulerConfiguration,
               query=(Param("cas", "integer"),)),
-    Operation(methods=READ, path="/v1/operator/raft/configuration", endpoint=raft_configuration),
-    Operation(methods=("DELETE",), path="/v1/operator/raft/peer", endpoint=remove_peer, query=(Param("id"),)),
     Operation(methods=("PUT",), path="/v1/system/gc", endpoint=system_gc),
     Operation(methods=("PUT",), path="/v1/system/reconcile/summaries", endpoint=reconcile_summaries),
+    Operation(methods=WRITE, path="/v1/search/fuzzy", endpoint=fuzzy_search, body=FuzzySearchRequest,
+              answer=FuzzySearchResponse),
     Operation(methods=WRITE, path="/v1/search", endpoint=search, body=SearchRequest, answer=SearchResponse),
     Operation(at=AGENT, methods=READ, path="/v1/operator/license", endpoint=license_),
     Operation(at=AGENT, methods=READ, path="/v1/openapi.json", endpoint=openapi),

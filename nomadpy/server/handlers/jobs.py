@@ -14,7 +14,7 @@ from nomadpy.model.evaluation import (
     TRIGGER_JOB_REGISTER,
     Evaluation,
 )
-from nomadpy.model.job import Job, JobSubmission
+from nomadpy.model.job import Job, JobSubmission, JobVersionTag
 from nomadpy.model.validate import JobLimits, multi_error, validate
 from nomadpy.server.messages import (
     JobDeregisterResponse,
@@ -23,6 +23,8 @@ from nomadpy.server.messages import (
     JobRegisterResponse,
     JobRevertRequest,
     JobStabilityRequest,
+    JobTagRequest,
+    JobTagResponse,
     JobValidateResponse,
 )
 from nomadpy.state import commands as c
@@ -258,6 +260,36 @@ class JobHandlers:
             )
         )
         return outcome.index
+
+    async def tag(
+        self, caller: Caller, namespace: str, job_id: str, name: str, request: JobTagRequest
+    ) -> JobTagResponse:
+        """Names a version of a job, the current one when none is given."""
+        caller.require(namespace, "submit-job", "tag-job-version")
+        version = request.version
+        if request.latest and version:
+            raise Invalid(f"version must be zero when tagging latest, got: {version}", status=500)
+        if version is None or request.latest:
+            version = self.job(namespace, job_id, status=500).version
+        now_ns = self._server.wall_ns()
+        tag = JobVersionTag(name=name, description=request.description, tagged_time_ns=now_ns)
+        return await self._tag(
+            c.TagJobVersion(now_ns=now_ns, namespace=namespace, job_id=job_id, name=name, version=version, tag=tag), tag
+        )
+
+    async def untag(self, caller: Caller, namespace: str, job_id: str, name: str) -> JobTagResponse:
+        """Takes the name away from the version that has it."""
+        caller.require(namespace, "submit-job", "tag-job-version")
+        versions = self._server.store.jobs.versions.get((namespace, job_id), ())
+        found = next((v.version_tag for v in versions if v.version_tag and v.version_tag.name == name), None)
+        command = c.TagJobVersion(now_ns=self._server.wall_ns(), namespace=namespace, job_id=job_id, name=name)
+        return await self._tag(command, found or JobVersionTag(name=name))
+
+    async def _tag(self, command: c.TagJobVersion, tag: JobVersionTag) -> JobTagResponse:
+        outcome = await self._server.propose(command)
+        return JobTagResponse(
+            name=tag.name, description=tag.description, tagged_time_ns=tag.tagged_time_ns, index=outcome.index
+        )
 
     # --- shared ------------------------------------------------------------------------------------------------------
 
