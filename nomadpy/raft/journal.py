@@ -12,6 +12,7 @@ disk holds is then unknown.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import mmap
@@ -19,7 +20,7 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ class JournalLog:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            self._lock()
+            _lock(self._path, self._fd)
             # A shorter file is one whose creation was interrupted: nothing can have been stored in it yet.
             if os.fstat(self._fd).st_size < len(_MAGIC) and _MAGIC.startswith(self._path.read_bytes()):
                 os.ftruncate(self._fd, 0)
@@ -168,39 +169,11 @@ class JournalLog:
             os.close(self._fd)
             raise
 
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise NomadError(f"{self._path} is in use by another agent") from error
-
     def _replay(self) -> Iterator[tuple[int, bytes]]:
-        if os.pread(self._fd, len(_MAGIC), 0) != _MAGIC:
-            raise JournalCorrupt(f"{self._path} is not a journal of this version of nomadpy")
-        with mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ) as data:
-            at = len(_MAGIC)
-            while at < len(data):
-                record = _record_at(data, at)
-                if record is None:
-                    self._check_tail(data, at)
-                    break
-                index, body, _, at = record
-                if index != self._index + 1:
-                    raise JournalCorrupt(f"{self._path}: entry {index} follows entry {self._index}")
-                yield index, body
-            cut_off = at < len(data)
-        if cut_off:
-            fields = {"path": str(self._path), "after_index": self._index, "byte": at}
-            log.warning("journal.unfinished_batch_dropped", extra={"fields": fields})
+        at = yield from _entries(self._path, self._fd)
+        if at < os.fstat(self._fd).st_size:
             os.ftruncate(self._fd, at)
             os.fsync(self._fd)
-
-    def _check_tail(self, data: mmap.mmap, at: int) -> None:
-        if _holds_a_later_batch(data, at, self._index + 1):
-            raise JournalCorrupt(
-                f"{self._path}: the record after entry {self._index} (byte {at}) is damaged and good records follow; "
-                "restore the file from a backup"
-            )
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
@@ -259,6 +232,58 @@ class JournalLog:
             await trio.to_thread.run_sync(_write_all, self._fd, data)
         self._sync_ms = (time.perf_counter() - started) * 1000
         self._syncs += 1
+
+
+@contextlib.contextmanager
+def open_journal(path: Path) -> Iterator[Iterator[tuple[int, bytes]]]:
+    """The entries of a journal with their indexes, oldest first; nothing is changed, and nobody else may use the file
+    meanwhile. The iterator raises JournalCorrupt. Raises NomadError when an agent uses it, OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _lock(path, fd)
+        yield _entries(path, fd)
+    finally:
+        os.close(fd)
+
+
+def _lock(path: Path, fd: int) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise NomadError(f"{path} is in use by another agent") from error
+
+
+def _entries(path: Path, fd: int) -> Generator[tuple[int, bytes], None, int]:
+    """The entries; in the end, how many bytes of the file are good."""
+    head = os.pread(fd, len(_MAGIC), 0)
+    if len(head) < len(_MAGIC) and _MAGIC.startswith(head):
+        return len(head)  # its creation was interrupted
+    if head != _MAGIC:
+        raise JournalCorrupt(f"{path} is not a journal of this version of nomadpy")
+    last = 0
+    with mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as data:
+        at = len(_MAGIC)
+        while at < len(data):
+            record = _record_at(data, at)
+            if record is None:
+                _check_tail(path, data, at, last)
+                fields = {"path": str(path), "after_index": last, "byte": at}
+                log.warning("journal.unfinished_batch_dropped", extra={"fields": fields})
+                break
+            index, body, _, at = record
+            if index != last + 1:
+                raise JournalCorrupt(f"{path}: entry {index} follows entry {last}")
+            yield index, body
+            last = index
+    return at
+
+
+def _check_tail(path: Path, data: mmap.mmap, at: int, last: int) -> None:
+    if _holds_a_later_batch(data, at, last + 1):
+        raise JournalCorrupt(
+            f"{path}: the record after entry {last} (byte {at}) is damaged and good records follow; restore the file "
+            "from a backup"
+        )
 
 
 def _fail(batch: list[_Proposal], kind: type[NomadError], message: str) -> None:

@@ -137,6 +137,12 @@ class SnapshotStore:
             raise Bug("there is no snapshot to read")
         return self._newest.retain()
 
+    def close(self) -> None:
+        """Lets go of the newest snapshot's file."""
+        if self._newest is not None:
+            self._newest.release()
+            self._newest = None
+
     def load(self) -> Snapshot | None:
         """The newest snapshot, None when there is none. Raises SnapshotCorrupt when its state does not check out."""
         if self._newest is None:
