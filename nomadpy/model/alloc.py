@@ -215,6 +215,14 @@ class Allocation(SparseNoun):
         """Whether either side is done with it."""
         return self.server_terminal() or self.client_terminal()
 
+    def stub(self) -> AllocListStub:
+        """The allocation as it stands in lists."""
+        job = self.job
+        shared = {name: getattr(self, name) for name in _STUB_FIELDS}
+        return AllocListStub(
+            **shared, job_type=job.type if job is not None else "", job_version=job.version if job is not None else 0
+        )
+
     @property
     def index(self) -> int:
         """The number in brackets at the end of the allocation's name."""
@@ -250,6 +258,9 @@ class AllocListStub(Noun):
     modify_index: int = 0
     create_time_ns: int = 0
     modify_time_ns: int = 0
+
+
+_STUB_FIELDS = frozenset(AllocListStub.__struct_fields__) - {"job_type", "job_version"}
 
 
 class AllocUpdate(Noun):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -13,6 +14,7 @@ from nomadpy.model.evaluation import (
     EVAL_COMPLETE,
     EVAL_PENDING,
     TRIGGER_ALLOC_RESCHEDULE,
+    TRIGGER_PREEMPTION,
     TRIGGER_QUEUED_ALLOCS,
     DesiredUpdates,
     Evaluation,
@@ -26,11 +28,12 @@ from nomadpy.scheduler.placement import Placed
 from nomadpy.scheduler.reschedule import Later, windows
 from nomadpy.scheduler.rollout import Rollout
 from nomadpy.state.commands import AnnotateAlloc, PlaceBlock, PlanResult, StopAlloc, UpdateAllocInPlace
-from nomadpy.state.view import StateView
+from nomadpy.state.view import Claim, StateView
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """What to apply, and what to store of the evaluation. ``usage`` is what ``Fleet.commit`` accounts for."""
+    """What to apply, and what to store of the evaluation. ``usage`` and ``evicted`` (the ids of allocations of lesser
+    jobs that make room) are what ``Fleet.commit`` accounts for."""
 
     plan: PlanResult
     evaluation: Evaluation
@@ -38,6 +41,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     desired: dict[str, DesiredUpdates] = {}
     placed: int = 0
     usage: tuple[Taken, ...] = ()
+    evicted: tuple[str, ...] = ()
 
 
 @dataclass
@@ -58,6 +62,7 @@ class Draft:
     queued: dict[str, int] = field(default_factory=dict)
     placed: int = 0
     rollout: Rollout | None = None
+    evicted: dict[str, Claim] = field(default_factory=dict)
 
     def stop(self, alloc: Allocation, description: str, *, rescheduled: bool = False) -> None:
         """Stops an allocation whose replacement has found a node."""
@@ -86,6 +91,37 @@ class Draft:
         self.failed[group] = metric
         self.failed_eligibility.append(eligible)
         self.queued[group] = count
+
+    def evict(self, group: str, victims: Sequence[Claim]) -> None:
+        """Notes which allocations of lesser jobs have to go for a group's placements."""
+        self.evicted.update((claim.alloc_id, claim) for claim in victims)
+        desired = self.desired.get(group, DesiredUpdates())
+        self.desired[group] = desired.replace(preemptions=desired.preemptions + len(victims))
+
+    def _look_after_evicted(self, view: StateView, *, now_ns: int, rng: random.Random) -> None:
+        """Each job that loses allocations to this one gets an evaluation of its own."""
+        for namespace, job_id in dict.fromkeys((claim.namespace, claim.job_id) for claim in self.evicted.values()):
+            job = view.job(namespace, job_id)
+            if job is not None:
+                self.created.append(
+                    Evaluation(
+                        id=new_uuid(rng),
+                        namespace=namespace,
+                        priority=job.priority,
+                        type=job.type,
+                        triggered_by=TRIGGER_PREEMPTION,
+                        job_id=job_id,
+                        status=EVAL_PENDING,
+                        create_time_ns=now_ns,
+                        modify_time_ns=now_ns,
+                    )
+                )
+
+    def _annotations(self, view: StateView) -> PlanAnnotations:
+        evicted = [alloc for alloc in map(view.alloc, self.evicted) if alloc is not None]
+        return PlanAnnotations(
+            desired_tg_updates=self.desired, preempted_allocs=tuple(alloc.stub() for alloc in evicted)
+        )
 
     def follow_up(self, waiting: list[Later], *, now_ns: int, rng: random.Random) -> None:
         """Creates the evaluations that will place failed allocations anew when their delay is over."""
@@ -117,7 +153,8 @@ class Draft:
 
     def finish(self, view: StateView, fleet: Fleet, *, now_ns: int, rng: random.Random, annotate: bool) -> Decision:
         """The decision. What could not be placed makes a blocked evaluation, or blocks the same one again."""
-        annotations = PlanAnnotations(desired_tg_updates=self.desired) if annotate else None
+        annotations = self._annotations(view) if annotate else None
+        self._look_after_evicted(view, now_ns=now_ns, rng=rng)
         done = self.evaluation.replace(
             status=EVAL_COMPLETE,
             status_description="",
@@ -154,6 +191,7 @@ class Draft:
             desired=self.desired,
             placed=self.placed,
             usage=tuple(self.usage),
+            evicted=tuple(self.evicted),
         )
 
     def _classes(self, fleet: Fleet) -> dict[str, bool]:

@@ -7,6 +7,7 @@ away leaves nothing behind; ``commit`` makes the placements of a decision last f
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Protocol
 
 import msgspec
@@ -17,7 +18,9 @@ from nomadpy.model.demand import Demand, group_demand
 from nomadpy.model.resources import AllocatedPort
 from nomadpy.scheduler.devices import Held
 from nomadpy.scheduler.facts import Facts
-from nomadpy.state.view import IntColumn, StateView
+from nomadpy.state.view import Claim, IntColumn, StateView
+
+PRIORITY_MAX = 2**31
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -44,6 +47,10 @@ class HasUsage(Protocol):
     def usage(self) -> tuple[Taken, ...]:
         """What its placements take."""
 
+    @property
+    def evicted(self) -> tuple[str, ...]:
+        """The allocations that have to make room for them."""
+
 
 class Fleet:
     """What is free on every node, for one batch of evaluations. ``previous`` hands over what it knows of the nodes'
@@ -61,7 +68,9 @@ class Fleet:
         self.disk_free: IntColumn = columns.disk - columns.disk_used
         self.slots_free: IntColumn = self.facts.max_allocs - columns.alloc_count
         self.algorithm = view.scheduler_config.scheduler_algorithm
+        self.evicted: set[str] = set()  # by decisions that the state does not know yet
         self._view = view
+        self._claims: dict[int, list[Claim]] = {}
         self._extras: dict[int, list[Extras]] = {}
         self._released: dict[int, set[str]] = {}
         self._log: list[tuple[Taken, int]] = []
@@ -111,6 +120,7 @@ class Fleet:
         says that it is over."""
         for taken in decision.usage:
             self._move(taken, 1)
+        self.evicted.update(decision.evicted)
 
     def _move(self, taken: Taken, sign: int) -> None:
         numbers, counts, demand = taken.numbers, taken.counts * sign, taken.demand
@@ -124,6 +134,38 @@ class Fleet:
                 held.append(extras)
             else:
                 held.remove(extras)
+
+    def free(self, number: int) -> Demand:
+        """What is left of a node; below zero where somebody was promised what another one still holds."""
+        return Demand(int(self.cpu_free[number]), int(self.memory_free[number]), int(self.disk_free[number]))
+
+    @cached_property
+    def lowest_priority(self) -> int | None:
+        """The lowest priority of any job that has anything here."""
+        return self._view.lowest_priority()
+
+    def claims(self, number: int, priority: int) -> list[Claim]:
+        """The claims of jobs of at most this priority on a node, without those that the evaluation at hand, or a
+        decision that it follows, takes away."""
+        known = self._claims.get(number)
+        if known is None:
+            known = self._claims[number] = self._view.claims(number, PRIORITY_MAX)
+        gone = self.evicted | self._released.get(number, set())
+        return [claim for claim in known if claim.priority <= priority and claim.alloc_id not in gone]
+
+    def port_holders(self, number: int, port: int) -> dict[str, set[str]]:
+        """Host address → ids of the allocations that hold a port there; "" stands for a placement that has no id
+        yet."""
+        holders: dict[str, set[str]] = {}
+        for alloc in self._live(number):
+            for held in alloc.allocated_resources.shared.ports if alloc.allocated_resources is not None else ():
+                if held.value == port:
+                    holders.setdefault(held.host_ip, set()).add(alloc.id)
+        for extras in self._extras.get(number, ()):
+            for held in extras.ports:
+                if held.value == port:
+                    holders.setdefault(held.host_ip, set()).add("")
+        return holders
 
     def used_ports(self, number: int) -> dict[str, int]:
         """Host address → bit set of the ports in use on a node."""

@@ -23,7 +23,7 @@ from nomadpy.scheduler.facts import offers_volume
 from nomadpy.scheduler.fleet import Extras, Fleet, Taken
 from nomadpy.scheduler.helps import would_help
 from nomadpy.scheduler.packing import pack
-from nomadpy.scheduler.ranking import FloatColumn, Ranking
+from nomadpy.scheduler.ranking import EVERYWHERE, FloatColumn, Ranking
 from nomadpy.state.commands import PlaceBlock, PlacedAlloc
 from nomadpy.state.view import BoolColumn, IntColumn
 
@@ -40,6 +40,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     stay: int = -1
     tracker: RescheduleTracker | None = None
     canary: bool = False
+    evicts: tuple[str, ...] = ()
+    eviction_score: float = 0.0
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -200,6 +202,18 @@ class GroupPlacer:
         self._accept(number, wanted, given)
         return True
 
+    def contestable(self, wanted: Wanted, where: IntColumn | slice = EVERYWHERE) -> BoolColumn:
+        """The nodes on which only what other jobs hold can be in the way."""
+        mask = self.eligible.mask[where] & (self.fleet.slots_free[where] >= 1)
+        if self._has_per_alloc_volume():
+            mask &= self._offers_volumes(wanted.name_index)[where]
+        return self._neighbours.allow(mask, where)
+
+    def rank(self, number: int, wanted: Wanted, *, extra: float) -> float:
+        """The score of a node for this allocation, with the word of one more scorer."""
+        one = np.array([number])
+        return float(self._ranking.scores(one, penalised=number in wanted.avoid, extra=extra)[0])
+
     def place_everywhere(self, mask: BoolColumn) -> BoolColumn:
         """Places one allocation, named 0, on each node of the mask where it fits; answers the nodes where not."""
         numbers = np.flatnonzero(mask)
@@ -280,16 +294,30 @@ class GroupPlacer:
         self.fleet.restore(alloc, mark)
         self._recount(alloc, 1)
 
+    def clear(self, alloc: Allocation) -> None:
+        """Lets the placements that follow use what an allocation of another job holds."""
+        self.fleet.release(alloc)
+        self._reconsider(self.fleet.number(alloc.node_id))
+
+    def unclear(self, alloc: Allocation, mark: int) -> None:
+        """Takes back ``clear``, with everything else since ``mark``."""
+        self.fleet.restore(alloc, mark)
+        self._reconsider(self.fleet.number(alloc.node_id))
+
+    def _reconsider(self, number: int) -> None:
+        self._refused.pop(number, None)
+        self._changed(number)
+
     def _recount(self, alloc: Allocation, sign: int) -> None:
         number = self.fleet.number(alloc.node_id)
         if number >= 0 and not alloc.client_terminal():
             self.count(alloc, sign)
-            self._refused.pop(number, None)
-            self._changed(number)
+            self._reconsider(number)
 
     def _accept(self, number: int, wanted: Wanted, given: Assigned) -> None:
         extras = ((number, given.held),) if given.held != Extras() else ()
         one = np.array([number]), np.ones(1, dtype=np.int64)
+        metrics = self._evicting_success(number, wanted) if wanted.evicts else None
         self._take(Taken(*one, self._demand, extras))
         self._ranking.add(number, 1)
         self._neighbours.add(number, 1, same_group=True)
@@ -301,6 +329,8 @@ class GroupPlacer:
             reserved_cores=given.cores,
             reschedule_tracker=wanted.tracker,
             canary=wanted.canary,
+            preempted_alloc_ids=wanted.evicts,
+            metrics=metrics,
         )
         if detail != _NO_DETAIL:
             self._details[self.placed] = detail
@@ -333,6 +363,13 @@ class GroupPlacer:
     def _success(self, ranked: FloatColumn, avoid: frozenset[int]) -> AllocMetric:
         """The metrics of a placement that is about to succeed, with the best nodes."""
         return self._base_metric().replace(score_meta_data=self._ranking.explain(_top(ranked), ranked, penalised=avoid))
+
+    def _evicting_success(self, number: int, wanted: Wanted) -> AllocMetric:
+        """The metrics of a placement that others have to make room for."""
+        final = self._ranking.scores(penalised=number in wanted.avoid, extra=wanted.eviction_score)
+        [meta] = self._ranking.explain([number], final, penalised=wanted.avoid)
+        meta = meta.replace(scores={**meta.scores, "preemption": wanted.eviction_score})
+        return self._base_metric().replace(score_meta_data=(meta,))
 
     def _base_metric(self) -> AllocMetric:
         eligible = self.eligible

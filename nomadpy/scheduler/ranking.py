@@ -126,8 +126,9 @@ class Ranking:
         self._any_held = True
         self._held[numbers] += counts
 
-    def scores(self, where: Where = EVERYWHERE, *, penalised: bool = False) -> FloatColumn:
-        """The final score of one more allocation on these nodes; ``penalised`` when it failed there before."""
+    def scores(self, where: Where = EVERYWHERE, *, penalised: bool = False, extra: float | None = None) -> FloatColumn:
+        """The final score of one more allocation on these nodes; ``penalised`` when it failed there before. ``extra``
+        is the word of one more scorer."""
         total = self._fit(where, 1)
         scorers: FloatColumn = np.ones(len(total))
         if self._any_held:
@@ -136,6 +137,9 @@ class Ranking:
             scorers += crowding > 0
         if penalised:
             total -= 1.0
+            scorers += 1.0
+        if extra is not None:
+            total += extra
             scorers += 1.0
         if self.affinity is not None:
             total += self.affinity[where]

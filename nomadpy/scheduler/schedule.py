@@ -15,13 +15,14 @@ from nomadpy.model.job import Job
 from nomadpy.scheduler.decision import Decision, Draft
 from nomadpy.scheduler.fleet import Fleet, Taken
 from nomadpy.scheduler.placement import GroupPlacer, Placed, Wanted
+from nomadpy.scheduler.preemption import Evictor
 from nomadpy.scheduler.reconcile import RESCHEDULED, UPDATING, Cause, GroupChanges, Reconciler, Replacement
 from nomadpy.scheduler.reschedule import NO_PLACEMENT, next_tracker, nodes_to_avoid
 from nomadpy.scheduler.rollout import Rollout
 from nomadpy.scheduler.system import schedule_system
 from nomadpy.scheduler.updates import IGNORE, UpdateKinds
 from nomadpy.state.commands import AnnotateAlloc
-from nomadpy.state.view import StateView
+from nomadpy.state.view import IntColumn, StateView
 
 
 def schedule(
@@ -105,7 +106,9 @@ class _GenericScheduler:
 
     def _place(self, job: Job, every: Sequence[GroupChanges], live: Sequence[Allocation]) -> None:
         earlier: list[Taken] = []
+        self._evictor = Evictor(self._view, self._fleet, job)
         for changes in every:
+            known = len(self._evictor.evicted)
             group = changes.group
             assert group is not None
             wanted = changes.wanted
@@ -123,6 +126,7 @@ class _GenericScheduler:
             deployment_id = self._draft.rollout.deployment_id_of(group.name)
             result = placer.result(eval_id=self._draft.evaluation.id, deployment_id=deployment_id)
             self._draft.add(result)
+            self._draft.evict(group.name, list(self._evictor.evicted.values())[known:])
             for each in (*older, result):
                 earlier.extend(each.usage)
 
@@ -157,11 +161,21 @@ class _GenericScheduler:
     def _replace_each(self, placer: GroupPlacer, replacements: Sequence[Replacement]) -> int:
         """How many replacements were placed, in order; the first that finds no node ends it."""
         for done, replacement in enumerate(replacements):
-            if not placer.place_one(self._wanted(placer, replacement)):
+            if not self._place_one(placer, self._wanted(placer, replacement)):
                 self._remember_unplaced(replacements[done:])
                 return done
             self._stop_replaced(replacement)
         return len(replacements)
+
+    def _place_one(self, placer: GroupPlacer, wanted: Wanted) -> bool:
+        """Lesser jobs have to make room only where nothing is free anywhere."""
+        return placer.place_one(wanted) or self._evictor.place_one(placer, wanted)
+
+    def _place_many(self, placer: GroupPlacer, name_indexes: IntColumn) -> int:
+        placed = placer.place_many(name_indexes)
+        while placed < len(name_indexes) and self._place_one(placer, Wanted(name_index=int(name_indexes[placed]))):
+            placed += 1
+        return placed
 
     def _place_group(self, placer: GroupPlacer, changes: GroupChanges) -> int:
         """How many were placed. The first that finds no node ends the group: the rest asks for the same."""
@@ -170,11 +184,11 @@ class _GenericScheduler:
         if placed < len(first):
             return placed
         for index in changes.canaries:
-            if not placer.place_one(Wanted(name_index=index, canary=True)):
+            if not self._place_one(placer, Wanted(name_index=index, canary=True)):
                 return placed
             placed += 1
         if len(changes.fresh):
-            fresh = placer.place_many(changes.fresh)
+            fresh = self._place_many(placer, changes.fresh)
             placed += fresh
             if fresh < len(changes.fresh):
                 return placed
@@ -189,7 +203,7 @@ class _GenericScheduler:
         """Replaces an allocation by the new version, which may use what the old one holds; all or nothing."""
         mark = self._fleet.mark
         placer.free(replacement.alloc)
-        if not placer.place_one(self._wanted(placer, replacement)):
+        if not self._place_one(placer, self._wanted(placer, replacement)):
             placer.hold(replacement.alloc, mark)
             return False
         self._stop_replaced(replacement)

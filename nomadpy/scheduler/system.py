@@ -14,6 +14,7 @@ from nomadpy.model.node import DOWN
 from nomadpy.scheduler.decision import Draft
 from nomadpy.scheduler.fleet import Fleet
 from nomadpy.scheduler.placement import GroupPlacer, Wanted
+from nomadpy.scheduler.preemption import Evictor
 from nomadpy.scheduler.reconcile import NODE_DOWN, NOT_NEEDED, UPDATING
 from nomadpy.scheduler.updates import DESTRUCTIVE, IN_PLACE, UpdateKinds
 from nomadpy.state.commands import StopAlloc
@@ -39,7 +40,8 @@ def schedule_system(
     for name, each in zip(by_group, work, strict=True):
         draft.queued[name] = 0
         each.place(live, rng)
-        draft.desired[name] = each.desired()
+        preemptions = draft.desired.get(name, DesiredUpdates()).preemptions
+        draft.desired[name] = each.desired().replace(preemptions=preemptions)
 
 
 class _SystemGroup:
@@ -136,22 +138,27 @@ class _SystemGroup:
         if self._group is None or self._job is None:
             return
         placer = GroupPlacer(self._fleet, self._job, self._group, siblings=live, rng=rng)
+        evictor = Evictor(self._view, self._fleet, self._job)
         missing = placer.eligible.mask & ~self._covered
         self._counts["place"] = int(np.count_nonzero(missing))
         unplaced = placer.place_everywhere(missing)
+        for number in np.flatnonzero(unplaced).tolist():
+            unplaced[number] = not evictor.place_on(placer, number, Wanted(name_index=0))
         parallel = self._group.update.max_parallel if self._group.update is not None else 0
         limit = max(parallel - self._in_flight, 0) if parallel > 0 else len(self._destructive)
         self._counts["ignore"] += len(self._destructive[limit:])
         for alloc in self._destructive[:limit]:
-            self._replace(placer, alloc, unplaced)
+            self._replace(placer, evictor, alloc, unplaced)
         self._counts["destructive_update"] = len(self._destructive[:limit])
+        self._draft.evict(self._group.name, list(evictor.evicted.values()))
         self._report(placer, unplaced)
         self._draft.add(placer.result(eval_id=self._draft.evaluation.id))
 
-    def _replace(self, placer: GroupPlacer, alloc: Allocation, unplaced: BoolColumn) -> None:
+    def _replace(self, placer: GroupPlacer, evictor: Evictor, alloc: Allocation, unplaced: BoolColumn) -> None:
         number, mark = self._fleet.number(alloc.node_id), self._fleet.mark
+        wanted = Wanted(name_index=0, previous=alloc)
         placer.free(alloc)
-        if placer.place_on(number, Wanted(name_index=0, previous=alloc)):
+        if placer.place_on(number, wanted) or evictor.place_on(placer, number, wanted):
             self._draft.stop(alloc, UPDATING)
         else:
             placer.hold(alloc, mark)

@@ -22,7 +22,7 @@ from nomadpy.model.resources import (
 )
 from nomadpy.scheduler.eligibility import eligibility
 from nomadpy.scheduler.facts import Facts
-from nomadpy.state.view import BoolColumn, IntColumn, NodeColumns, StateView
+from nomadpy.state.view import BoolColumn, Claim, IntColumn, NodeColumns, StateView
 
 _AMPLE_DISK_MB = 1_000_000
 
@@ -74,8 +74,11 @@ class WhatIf:
     def latest_deployment(self, namespace: str, job_id: str) -> Deployment | None:
         return self._view.latest_deployment(namespace, job_id)
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._view, name)
+    def claims(self, number: int, priority: int) -> list[Claim]:
+        return self._view.claims(number, priority)
+
+    def lowest_priority(self) -> int | None:
+        return self._view.lowest_priority()
 
 
 class _Columns:

@@ -7,7 +7,7 @@ from nomadpy.model.evaluation import Deployment
 from nomadpy.model.job import Job
 from nomadpy.model.node import Node, SchedulerConfiguration
 from nomadpy.state.store import StateStore
-from nomadpy.state.view import NodeColumns
+from nomadpy.state.view import Claim, NodeColumns
 
 
 class Overlay:
@@ -51,6 +51,12 @@ class Overlay:
 
     def allocs_by_node(self, node_id: str) -> list[Allocation]:
         return self._store.allocs_by_node(node_id)
+
+    def claims(self, number: int, priority: int) -> list[Claim]:
+        return self._store.claims(number, priority)
+
+    def lowest_priority(self) -> int | None:
+        return self._store.lowest_priority()
 
     def latest_deployment(self, namespace: str, job_id: str) -> Deployment | None:
         return self._store.latest_deployment(namespace, job_id)

@@ -18,6 +18,7 @@ from nomadpy.model.resources import (
     Port,
     Resources,
 )
+from nomadpy.state.view import Claim
 
 
 class Shape:
@@ -70,6 +71,19 @@ class Shape:
     @property
     def _disk_mb(self) -> int:
         return self.group.ephemeral_disk.size_mb if self.group.ephemeral_disk else 0
+
+    def claim(self, alloc_id: str) -> Claim:
+        """What an allocation of this shape holds of its node."""
+        job, group = self.job, self.group
+        return Claim(
+            alloc_id=alloc_id,
+            namespace=job.namespace,
+            job_id=job.id,
+            group=group.name,
+            priority=job.priority,
+            demand=self.demand,
+            migrate_parallel=group.migrate.max_parallel if group.migrate is not None else 0,
+        )
 
 
 def given_resources(

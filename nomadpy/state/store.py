@@ -23,7 +23,7 @@ from nomadpy.state.allocs import AllocTable
 from nomadpy.state.commands import Command, Outcome
 from nomadpy.state.jobs import JobTable
 from nomadpy.state.nodes import NodeTable
-from nomadpy.state.view import NodeColumns
+from nomadpy.state.view import Claim, NodeColumns
 
 REQUESTS_REMEMBERED = 4096
 TRACKED_VERSIONS = 6
@@ -183,6 +183,17 @@ class StateStore:
     def allocs_by_node(self, node_id: str) -> list[Allocation]:
         """Every stored allocation of the node, oldest first."""
         return [self.alloc_at(row) for row in self.allocs.rows_by_node(self.nodes.number(node_id))]
+
+    def claims(self, number: int, priority: int) -> list[Claim]:
+        """What wanted and unfinished allocations of jobs of at most this priority hold of a node, oldest first."""
+        table = self.allocs
+        rows = [row for row in table.rows_by_node(number) if table.is_live(row)]
+        shapes = [(row, table.shape_of(row)) for row in rows]
+        return [shape.claim(table.ids.uuid(row)) for row, shape in shapes if shape.job.priority <= priority]
+
+    def lowest_priority(self) -> int | None:
+        """The lowest priority of any job with wanted and unfinished allocations."""
+        return min((shape.job.priority for shape in self.allocs.live_shapes()), default=None)
 
     def latest_deployment(self, namespace: str, job_id: str) -> Deployment | None:
         """The newest deployment of the job."""

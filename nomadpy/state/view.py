@@ -8,16 +8,31 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from nomadpy.model.alloc import Allocation
+from nomadpy.model.demand import Demand
 from nomadpy.model.evaluation import Deployment
 from nomadpy.model.job import Job
 from nomadpy.model.node import Node, SchedulerConfiguration
 
 IntColumn = npt.NDArray[np.int64]
 BoolColumn = npt.NDArray[np.bool_]
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """What an allocation holds of its node, as far as taking it away goes. ``priority`` is that of its job;
+    ``migrate_parallel`` is how many of its group may be moved at a time (0: no limit is said)."""
+
+    alloc_id: str
+    namespace: str
+    job_id: str
+    group: str
+    priority: int
+    demand: Demand
+    migrate_parallel: int = 0
 
 
 class NodeColumns(Protocol):
@@ -102,6 +117,13 @@ class StateView(Protocol):
 
     def allocs_by_node(self, node_id: str) -> list[Allocation]:
         """Every stored allocation of the node, oldest first."""
+
+    def claims(self, number: int, priority: int) -> list[Claim]:
+        """The claims on a node, oldest first, of wanted and unfinished allocations whose job's priority is at most
+        ``priority``."""
+
+    def lowest_priority(self) -> int | None:
+        """The lowest priority of any job with wanted and unfinished allocations."""
 
     def latest_deployment(self, namespace: str, job_id: str) -> Deployment | None:
         """The newest deployment of the job."""

@@ -24,9 +24,10 @@ def check_plan(store: StateStore, decision: Decision) -> None:
     assert len(stopped) == len(set(stopped)), "an allocation is stopped twice"
     for alloc_id in stopped:
         assert store.alloc(alloc_id) is not None, "what is stopped exists"
+    evicted = _check_evictions(store, decision)
     rows = [row for block in plan.places for row in _rows(store, block)]
     assert len(rows) == decision.placed
-    _check_capacity(store, set(stopped), rows)
+    _check_capacity(store, {*stopped, *evicted}, rows)
     _check_names(store, decision, set(stopped), rows)
     evaluation = decision.evaluation
     assert evaluation.status in ("complete", "blocked")
@@ -35,6 +36,29 @@ def check_plan(store: StateStore, decision: Decision) -> None:
         assert evaluation.blocked_eval in {each.id for each in decision.created}
     for metric in evaluation.failed_tg_allocs.values():
         assert metric.nodes_filtered + metric.nodes_exhausted <= metric.nodes_evaluated
+
+
+def _check_evictions(store: StateStore, decision: Decision) -> list[str]:
+    """Whoever makes room is less important by ten, wanted until now, on the very node, and goes for one placement."""
+    job = store.job(decision.plan.namespace, decision.plan.job_id)
+    evicted: list[str] = []
+    for block in decision.plan.places:
+        numbers = np.frombuffer(block.nodes, "<u4").tolist()
+        for position, detail in block.details.items():
+            for alloc_id in detail.preempted_alloc_ids:
+                victim, node = store.alloc(alloc_id), store.columns.nodes[numbers[position]]
+                assert job is not None
+                assert victim is not None
+                assert victim.job is not None
+                assert node is not None
+                assert victim.job.priority <= job.priority - 10
+                assert victim.node_id == node.id
+                assert not victim.terminal()
+                assert victim.job_id != job.id
+                evicted.append(alloc_id)
+    assert len(evicted) == len(set(evicted)), "an allocation is evicted twice"
+    assert set(evicted) == set(decision.evicted)
+    return evicted
 
 
 Row = tuple[PlaceBlock, TaskGroup, Node, int, int]
@@ -93,6 +117,8 @@ def _check_unique(held: list[Allocation], here: list[Row]) -> None:
     for alloc in held:
         given = alloc.allocated_resources
         assert given is not None
+        if alloc.desired_status == "evict":
+            continue  # What it has to give up belongs to somebody else already.
         ports.update((p.host_ip, p.value) for p in given.shared.ports if not p.ignore_collision)
         cores.update(core for task in given.tasks.values() for core in task.cpu.reserved_cores)
         devices.update(i for task in given.tasks.values() for d in task.devices for i in d.device_ids)

@@ -78,10 +78,19 @@ def apply_plans(store: StateStore, index: int, command: c.ApplyPlans) -> list[in
     undone.intersection_update(store.evals)
     put_evals(store, index, command.now_ns, (e for e in command.evals if e.id not in undone))
     seen = {(e.namespace, e.job_id) for e in command.evals if e.id not in undone}
-    for key in dict.fromkeys((plan.namespace, plan.job_id) for plan in command.plans):
+    keys = [(plan.namespace, plan.job_id) for plan in command.plans]
+    for key in dict.fromkeys((*keys, *_losers(store, command.plans))):
         if key not in seen:
             refresh_status(store, index, key)
     return refused
+
+
+def _losers(store: StateStore, plans: Iterable[c.PlanResult]) -> Iterator[tuple[str, str]]:
+    """The jobs of allocations that were to make room."""
+    for plan in plans:
+        for detail in (detail for block in plan.places for detail in block.details.values()):
+            rows = (store.allocs.row(alloc_id) for alloc_id in detail.preempted_alloc_ids)
+            yield from (store.allocs.shape_of(row).job.key for row in rows if row is not None)
 
 
 def _apply_plan(store: StateStore, index: int, now_ns: int, plan: c.PlanResult) -> int:
