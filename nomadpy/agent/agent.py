@@ -299,8 +299,8 @@ class Agent:
             out["nomad"] = {
                 "server": "true",
                 "leader": str(self.server.log.is_leader).lower(),
-                "leader_addr": self.server.config.rpc_addr,
-                "bootstrap": "true",
+                "leader_addr": self.leader_address(),
+                "bootstrap": str(self.config.bootstrap_expect == 1).lower(),
                 "known_regions": "1",
             }
             out["raft"] = {
@@ -308,14 +308,22 @@ class Agent:
                 "term": str(statistics.term),
                 "last_log_index": str(statistics.last_index),
                 "applied_index": str(statistics.applied_index),
-                "num_peers": "0",
+                "num_peers": str(max(0, len(self.server.known_servers()) - 1)),
             }
         if self.client is not None:
             out["client"] = {"node_id": self.client.node_id, "known_servers": self._servers()}
         return out
 
     def _servers(self) -> str:
-        return self.server.config.rpc_addr if self.server is not None else ""
+        if isinstance(self.network, ClientNetwork):
+            return ", ".join(self.network.remote.servers())
+        return ", ".join(self.server.known_servers()) if self.server is not None else ""
+
+    def leader_address(self) -> str:
+        """Where the leader listens for agents, "" when nobody is known to lead."""
+        if isinstance(self.network, ServerNetwork):
+            return self.network.leader_address()
+        return self.server.config.rpc_addr if self.server is not None and self.server.log.is_leader else ""
 
     # --- start and stop --------------------------------------------------------------------------------------------
 

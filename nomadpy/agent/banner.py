@@ -15,7 +15,7 @@ def banner(config: AgentConfig, http_address: str, server: Server | None) -> str
         ("Client", str(config.client_enabled).lower()),
         ("Config Files", ", ".join(config.files) or "none"),
         ("Data Dir", config.data_dir),
-        ("Log", "memory: jobs are forgotten when the agent ends" if config.dev_mode else "journal, synced"),
+        ("Log", "jobs are forgotten when the agent ends" if config.dev_mode else "replicated, synced"),
         ("Log Level", config.log_level.upper()),
         ("Node Name", config.name),
         ("Region", f"{config.region} (DC: {config.datacenter})"),

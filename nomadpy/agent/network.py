@@ -403,6 +403,11 @@ class ServerNetwork:
     def _leader_id(self) -> str:
         return self._log.leadership.leader if self._log is not None else ""
 
+    def leader_address(self) -> str:
+        """Where the leader listens for agents, "" when nobody is known to lead."""
+        leader = self._leader_id()
+        return (self.rpc_addr if leader == self.server_id else self.address_of(leader) or "") if leader else ""
+
     async def to_leader(self) -> Way:
         """The leader's router, which may be our own. Raises NoLeader."""
         problem = "No cluster leader"

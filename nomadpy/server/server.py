@@ -50,6 +50,7 @@ from nomadpy.state.store import StateStore
 log = logging.getLogger(__name__)
 
 _RETRY_S = 0.5
+_ALONE_S = 5.0
 _REFUSALS: dict[str, type[Refused]] = {
     "invalid": Invalid,
     "not-found": NotFound,
@@ -103,14 +104,16 @@ class Server:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Restores the state, reports started, and works until cancelled; whenever this server leads, it does the
-        leader's duties. A server without others reports started only once it leads. Raises whatever made it impossible
+        leader's duties. A server without others waits a moment until it leads before it reports started. Raises whatever made it impossible
         to follow the log."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_for_breakage)
             await nursery.start(self.log.run)
             nursery.start_soon(self._follow_leadership)
             if self.config.alone:
-                await self._in_office.wait()
+                # Others may have joined since, and one of them may lead.
+                with trio.move_on_after(_ALONE_S):
+                    await self._in_office.wait()
             task_status.started()
 
     async def _watch_for_breakage(self) -> None:
