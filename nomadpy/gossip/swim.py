@@ -91,8 +91,8 @@ class Swim:
             Ack: lambda now, said, place: self._acked(now, said),
             Nack: lambda now, said, place: self._prober.nacked(said),
             Alive: lambda now, said, place: self._claims.alive(now, said),
-            Suspect: lambda now, said, place: self._claims.suspect(now, said),
-            Failed: lambda now, said, place: self._claims.failed(now, said),
+            Suspect: self._accused,
+            Failed: self._accused,
             Left: lambda now, said, place: self._claims.left(now, said),
             Fresh: lambda now, said, place: self._claims.fresh(now, said),
             Event: lambda now, said, place: self._events.heard(now, said),
@@ -164,6 +164,19 @@ class Swim:
             pool.send(record.place, [])
         if len(pool.queue) and listeners:
             pool.timers.set(("gossip", ""), now + pool.settings.gossip_s)
+
+    def _accused(self, now: float, said: Suspect | Failed, place: tuple[str, int]) -> None:
+        if isinstance(said, Suspect):
+            self._claims.suspect(now, said)
+        else:
+            self._claims.failed(now, said)
+        pool = self._pool
+        record = pool.me if said.name == pool.me.name else pool.others.get(said.name)
+        if record is None or record.rank != ALIVE or said.incarnation >= record.incarnation or pool.leaving:
+            return
+        # The sender missed the refutation, unless that is still being passed on and on its way.
+        if (record.name, 0) not in pool.queue:
+            pool.send(place, [record.statement()])
 
     # --- probes
 

@@ -127,6 +127,17 @@ def test_old_accusations_are_not_refuted() -> None:
     assert swim.members()[0].incarnation == 5
 
 
+@pytest.mark.parametrize("name", ["me", "x"])
+def test_who_accuses_by_old_knowledge_gets_the_newer(name: str) -> None:
+    swim = make_swim(period_s=1000.0, ping_timeout_s=900.0)
+    hear(swim, 0.0, alive("x", 5), Suspect("me", 4, "a"))
+    assert sent(hear(swim, 0.0, Suspect(name, 3, "a"))) == [], "the refutation is still being passed on"
+    run(swim, 0.0, 4.0)
+    swim.receive(4.0, m.join([m.encode(Suspect(name, 3, "a"))]), THERE)
+    answer = next(s for s in sent(list(swim.take_outputs())) if isinstance(s, Alive))
+    assert (answer.name, answer.incarnation) == (name, 5)
+
+
 def test_a_restarted_agent_hears_of_its_former_life_and_goes_beyond_it() -> None:
     swim = make_swim()
     former = State("me", m.ALIVE, 7, *HERE, {"build": "1"}, 3, b"", 5.0)
