@@ -69,6 +69,10 @@ COMMANDS: dict[str, Command] = {
     "status": Command("cluster:status", "Show whatever object an id belongs to"),
     "system gc": Command("operator:system_gc", "Collect garbage now"),
     "system reconcile summaries": Command("operator:reconcile_summaries", "Count the summaries of all jobs anew"),
+    "tls ca create": Command("tls:ca_create", "Create an authority for the certificates of agents"),
+    "tls ca info": Command("tls:ca_info", "Show the certificate of an authority"),
+    "tls cert create": Command("tls:cert_create", "Create a certificate for an agent or the command line"),
+    "tls cert info": Command("tls:cert_info", "Show the certificate of an agent"),
     "top": Command("top:top", "Watch nodes, jobs and allocations live"),
     "version": Command("version:version", "Print the version of this program"),
 }
@@ -113,6 +117,9 @@ GROUPS: dict[str, str] = {
     "server": "Inspect servers",
     "system": "Housekeeping of the whole cluster",
     "system reconcile": "Recount derived state",
+    "tls": "Certificates for agents",
+    "tls ca": "The authority that issues them",
+    "tls cert": "Certificates of agents",
 }
 
 

@@ -28,6 +28,9 @@ R = TypeVar("R")
 # The server says this of itself, or another server does; asking again, or elsewhere, may help.
 _WORTH_ANOTHER_TRY = (NoLeader, NotConnected, OutcomeUnknown, TimedOut)
 
+# No attempt is made for less; on a busy machine the time may run out between two steps.
+_SHORTEST_S = 0.05
+
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
     """How long is waited, in seconds. ``attempt_s`` is for one answer, ``total_s`` for a call with all its attempts;
@@ -196,11 +199,10 @@ class RemoteServers:
         deadline_s = trio.current_time() + total_s
         n_no_leader = 0
         while True:
-            left_s = deadline_s - trio.current_time()
-            connection = await self.connected(left_s)
-            left_s = deadline_s - trio.current_time()
+            connection = await self.connected(max(0.0, deadline_s - trio.current_time()))
+            left_s = max(_SHORTEST_S, deadline_s - trio.current_time())
             try:
-                return await connection.call(word, params, timeout_s=max(0.0, min(attempt_s, left_s)))
+                return await connection.call(word, params, timeout_s=min(attempt_s, left_s))
             except _WORTH_ANOTHER_TRY as error:
                 n_no_leader += isinstance(error, NoLeader)
                 if isinstance(error, NoAnswer) or n_no_leader == self._patience.no_leader_answers:
@@ -208,7 +210,7 @@ class RemoteServers:
                     if len(self.servers()) > 1:
                         connection.close(f"another server is asked: {error.message}")
                 pause_s = self._rng.uniform(0.5, 1.5) * self._patience.retry_s
-                if trio.current_time() + pause_s >= deadline_s:
+                if trio.current_time() + pause_s + _SHORTEST_S >= deadline_s:
                     raise
             await trio.sleep(pause_s)
 
