@@ -181,6 +181,8 @@ def evaluation_for(store: StateStore, deployment: Deployment, *, now_ns: int, rn
 
 def _read_reports(store: StateStore, deployment: Deployment) -> _Reports:
     table, reports = store.allocs, _Reports()
+    if not any(state.healthy_allocs or state.unhealthy_allocs for state in deployment.task_groups.values()):
+        return reports
     for row in table.rows_by_deployment(deployment.id, (deployment.namespace, deployment.job_id)):
         group = table.shape_of(row).group.name
         state, extra = deployment.task_groups.get(group), table.extra(row)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from typing import TYPE_CHECKING
 
 import trio
-import trio.lowlevel
 
 from nomadpy.model.errors import OutcomeUnknown, Unavailable
 from nomadpy.model.evaluation import (
@@ -33,6 +33,7 @@ ATTEMPTS = 5
 _RETRY_S = 1.0
 _TICK_S = 0.001  # so that a wait does not end in the very moment before it should
 _WAIT_S_MAX = 60.0
+_PLACEMENTS_MAX = 10_000  # in one entry: applying it must not hold up the loop for long
 _SUPERSEDED = "cancelled due to a newer evaluation of the job"
 
 
@@ -71,28 +72,30 @@ class Worker:
                 await server.watch.changed("broker", "scheduler_config")
 
     async def _work(self, deliveries: list[Delivery]) -> None:
-        """Decides a batch and proposes it; what lost placements at apply is decided again on the newer state."""
-        server, left = self._server, deliveries
-        for attempt in range(1, ATTEMPTS + 1):
-            view_index = server.store.index
-            decided = await self._decide(left)
+        """Decides a batch, slice by slice, and proposes each; what lost placements at apply is decided again on the
+        newer state. Between slices the loop serves heartbeats and requests."""
+        server, store = self._server, self._server.store
+        left = deque((delivery, 1) for delivery in deliveries)
+        while left:
+            self._fleet = Fleet(store, self._fleet)
+            view_index = store.index
+            decided = self._decide(left, self._fleet)
             if not decided:
-                return
+                continue
             try:
-                refused = await self._propose([decision for _, decision in decided], view_index)
+                refused = await self._propose([decision for _, _, decision in decided], view_index)
             except Unavailable as error:
-                await self._put_back([delivery for delivery, _ in decided], error)
+                unfinished = [delivery for delivery, _, _ in decided] + [delivery for delivery, _ in left]
+                await self._put_back(unfinished, error)
                 return
-            left = []
-            for (delivery, _), lost in zip(decided, refused, strict=True):
+            now_ns = server.wall_ns()
+            for (delivery, attempt, _), lost in zip(decided, refused, strict=True):
                 if lost and attempt < ATTEMPTS:
-                    left.append(delivery)
+                    left.append((delivery, attempt + 1))
                     continue
-                server.broker.ack(delivery, server.wall_ns())
+                server.broker.ack(delivery, now_ns)
                 if lost:
                     self._unstored += self._given_up(delivery.evaluation)
-            if not left:
-                return
 
     async def _put_back(self, deliveries: list[Delivery], error: Unavailable) -> None:
         """Gives back what could not be stored now. When an entry may still take effect, nothing is decided before it
@@ -109,12 +112,13 @@ class Worker:
                 log.warning("worker.log_unavailable", extra={"fields": {"error": again.message}})
                 await trio.sleep(_RETRY_S)
 
-    async def _decide(self, deliveries: list[Delivery]) -> list[tuple[Delivery, Decision]]:
+    def _decide(self, left: deque[tuple[Delivery, int]], fleet: Fleet) -> list[tuple[Delivery, int, Decision]]:
+        """Decides from the front of ``left`` until it is empty or it has taken long enough, and takes that off."""
         server, store = self._server, self._server.store
-        self._fleet = fleet = Fleet(store, self._fleet)
-        decided = []
-        slice_end = server.mono_ns() + server.config.slice_ns
-        for delivery in deliveries:
+        decided: list[tuple[Delivery, int, Decision]] = []
+        placed, slice_end = 0, server.mono_ns() + server.config.slice_ns
+        while left and placed < _PLACEMENTS_MAX and (not decided or server.mono_ns() < slice_end):
+            delivery, attempt = left.popleft()
             evaluation = store.evals.get(delivery.evaluation.id)
             if evaluation is None or evaluation.terminal():
                 server.broker.ack(delivery, server.wall_ns())
@@ -126,11 +130,8 @@ class Worker:
                 log.exception("worker.schedule_failed", extra={"fields": {"eval": evaluation.id}})
                 server.broker.nack(delivery, server.wall_ns())
                 continue
-            decided.append((delivery, decision))
-            if server.mono_ns() > slice_end:
-                # The loop serves heartbeats and requests meanwhile; apply checks what this batch then gets wrong.
-                await trio.lowlevel.checkpoint()
-                slice_end = server.mono_ns() + server.config.slice_ns
+            decided.append((delivery, attempt, decision))
+            placed += decision.placed
         return decided
 
     async def _propose(self, decisions: list[Decision], view_index: int) -> list[int]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -537,7 +537,5 @@ def _joined(parts: list[Rows]) -> Rows:
 
 def _distinct(numbers: Rows) -> list[int]:
     """The numbers, hardly any of them more than once."""
-    if len(numbers) < _MANY:
-        return numbers.tolist()
-    found: list[int] = np.flatnonzero(np.bincount(numbers)).tolist()
-    return found
+    found = numbers if len(numbers) < _MANY else np.flatnonzero(np.bincount(numbers))
+    return cast(list[int], found.tolist())

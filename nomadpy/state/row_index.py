@@ -37,7 +37,7 @@ def add_scattered(index: dict[Any, array[int]], keys: Rows, first: int) -> None:
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-    data = memoryview((order + first).astype(np.uint32)).cast("B")
+    data = (order + first).astype(np.uint32).tobytes()
     bounds = (starts * 4).tolist()
     for key, begin, end in zip(ordered[starts].tolist(), bounds, [*bounds[1:], len(data)], strict=True):
         known = index.get(key)

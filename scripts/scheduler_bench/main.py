@@ -32,7 +32,7 @@ def main(arguments: list[str], script: Path) -> int:
         return _here(names[0], options)
     failed = False
     if not options.json:
-        print(f"{'workload':16} {'count':>9} {'seconds':>9} {'per second':>11} {'rss MB':>7}  target")
+        print(f"{'workload':16} {'count':>9} {'seconds':>9} {'cpu s':>7} {'per second':>11} {'rss MB':>7}  target")
     for name in names:
         results = [_in_process(script, name, options) for _ in range(options.runs)]
         failed |= any(result is None or not result["checked"] for result in results)
@@ -77,7 +77,7 @@ def _show(result: dict[str, Any], *, as_json: bool) -> None:
         return
     extra = ", ".join(f"{key} {value}" for key, value in result.get("detail", {}).items())
     print(
-        f"{result['workload']:16} {result['placements']:>9,} {result['seconds']:>9.3f} {result['per_second']:>11,.0f} "
+        f"{result['workload']:16} {result['placements']:>9,} {result['seconds']:>9.3f} {result.get('cpu_seconds', 0):>7.3f} {result['per_second']:>11,.0f} "
         f"{result['rss_mb']:>7,}  {result['target']} {'' if result['checked'] else 'CHECK FAILED '}"
         f"{'(' + extra + ')' if extra else ''}",
         flush=True,

@@ -45,7 +45,7 @@ async def place_all(server: Server, jobs: RawJobs) -> Measured:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(world.placed, server, n_allocs)
             nursery.start_soon(register_each, server, jobs)
-    return {"placements": n_allocs, "seconds": timed.seconds}
+    return {"placements": n_allocs, "seconds": timed.seconds, "cpu_seconds": timed.cpu_seconds}
 
 
 async def checked(server: Server, directory: Path, result: Measured, *, again: bool = True) -> Measured:
@@ -141,7 +141,7 @@ async def place_prepared(server: Server, jobs: RawJobs) -> Measured:
     with world.Timed() as timed:
         server.watch.publish(("broker",))
         await world.placed(server, n_allocs)
-    return {"placements": n_allocs, "seconds": timed.seconds}
+    return {"placements": n_allocs, "seconds": timed.seconds, "cpu_seconds": timed.cpu_seconds}
 
 
 class paused:
@@ -179,7 +179,7 @@ async def small_jobs(directory: Path, scale: float) -> Measured:
                 nursery.start_soon(world.placed, server, len(jobs))
                 for _ in range(4):
                     nursery.start_soon(send)
-        result = {"placements": len(jobs), "seconds": timed.seconds}
+        result = {"placements": len(jobs), "seconds": timed.seconds, "cpu_seconds": timed.cpu_seconds}
         return await checked(server, directory, result)
 
 

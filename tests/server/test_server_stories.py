@@ -17,10 +17,11 @@ from nomadpy.model.evaluation import Evaluation
 from nomadpy.model.job import Job, ReschedulePolicy, UpdateStrategy
 from nomadpy.model.node import SchedulerConfiguration
 from nomadpy.model.time import HOUR, MINUTE, SECOND
-from nomadpy.scheduler import Decision
+from nomadpy.scheduler import Decision, Fleet
 from nomadpy.server import worker
 from nomadpy.server.messages import JobRegisterRequest, NodeEligibilityRequest
 from nomadpy.state import commands as c
+from nomadpy.state.store import StateStore
 
 ONE_BY_ONE = UpdateStrategy(
     max_parallel=1,
@@ -331,7 +332,7 @@ async def test_a_plan_that_never_fits_ends_in_failed_and_a_blocked_one(
         return decision
 
     monkeypatch.setattr(worker, "schedule", blind)
-    monkeypatch.setattr(worker.Worker, "_decide", _with_ready_node(worker.Worker._decide))
+    monkeypatch.setattr(worker, "Fleet", _with_ready_node)
     await world.register(make_job())
     await world.until(lambda: bool(world.evals("job", "failed")))
     (failed,) = world.evals("job", "failed")
@@ -343,12 +344,9 @@ async def test_a_plan_that_never_fits_ends_in_failed_and_a_blocked_one(
     await world.until(lambda: len(world.running()) == 1)
 
 
-def _with_ready_node(decide: object) -> object:
-    async def ready(self: worker.Worker, deliveries: list[object]) -> object:
-        self._server.store.nodes._ready[0] = True
-        return await decide(self, deliveries)  # type: ignore[operator]
-
-    return ready
+def _with_ready_node(store: StateStore, previous: Fleet | None) -> Fleet:
+    store.nodes._ready[0] = True
+    return Fleet(store, previous)
 
 
 async def test_a_paused_broker_hands_nothing_out(autojump_clock: MockClock, world: World) -> None:
