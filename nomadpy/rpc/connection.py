@@ -176,6 +176,7 @@ class Connection:
                 await call.done.wait()
         finally:
             del self._calls[ident]
+            self._assembler.drop(ident)
             if call.answer is None and not self.close_reason:
                 self._outbox.forget(ident)
                 self.put(f.pack(f.Cancel(ident)))

@@ -290,6 +290,29 @@ async def test_a_peer_that_never_reads_is_left(autojump_clock: trio.testing.Mock
     assert trio.current_time() <= 60
 
 
+async def test_half_an_answer_that_nobody_waits_for_any_more_is_forgotten() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    limits = Limits(assembling_bytes=50_000)
+    connection = Connection(ours, hello=CLIENT_HELLO, handlers=Handlers(), dialed=True, limits=limits)
+    half = b"x" * 30_000
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.run)
+        await theirs.send_all(f.pack(SERVER_HELLO))
+        await connection.ready()
+        for ident in (1, 3, 5):
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as calling:
+                    calling.start_soon(lambda: connection.call(ECHO, Text(), timeout_s=None))
+                    await trio.testing.wait_all_tasks_blocked()
+                    await theirs.send_all(f.pack(f.Part(ident, half)))
+                    await trio.testing.wait_all_tasks_blocked()
+                    scope.cancel()
+            await theirs.send_all(f.pack(f.Part(ident, half)))
+            await trio.testing.wait_all_tasks_blocked()
+        assert connection.is_open, connection.close_reason
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize(
     "data",
     [
