@@ -14,6 +14,7 @@ from typing import Any, cast, dataclass_transform, get_args
 import msgspec
 
 from nomadpy.model.alloc import AllocMetric, AllocUpdate, DesiredTransition, RescheduleTracker
+from nomadpy.model.autopilot import AutopilotConfig
 from nomadpy.model.errors import Bug
 from nomadpy.model.evaluation import Deployment, Evaluation
 from nomadpy.model.job import Job, JobSubmission, JobVersionTag, ScalingEvent
@@ -295,6 +296,11 @@ class SetSchedulerConfig(Command):
     cas_index: int | None = None
 
 
+class SetAutopilotConfig(Command):
+    config: AutopilotConfig
+    cas_index: int | None = None
+
+
 class UpsertNamespace(Command):
     namespace: Namespace
 
@@ -378,6 +384,7 @@ AnyCommand = (
     | PromoteDeployment
     | SetAllocsHealth
     | SetSchedulerConfig
+    | SetAutopilotConfig
     | UpsertNamespace
     | DeleteNamespace
     | UpsertNodePool

@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 
 from nomadpy import __version__
+from nomadpy.model.autopilot import AutopilotConfig
 from nomadpy.model.evaluation import Deployment, Evaluation
 from nomadpy.model.job import Job, JobSubmission, JobSummary, ScalingEvent
 from nomadpy.model.node import Namespace, Node, NodePool, SchedulerConfiguration
@@ -33,6 +34,7 @@ from nomadpy.state.store import Staged, StateStore
 STORED = frozenset(
     {"_index", "index_offset", "restored_at", "cluster_id", "table_index", "jobs", "allocs", "nodes", "evals"}
     | {"deployments", "namespaces", "node_pools", "_scheduler_config", "_requests", "staged"}
+    | {"autopilot_config"}
 )
 REBUILT = frozenset({"evals_by_job", "open_evals", "deployments_by_job"})
 TRANSIENT = frozenset({"touched", "changed_evals", "changed_deployments", "generation"})
@@ -60,6 +62,7 @@ class _Facts(msgspec.Struct, frozen=True, kw_only=True):
     facts_version: int
     node_columns: dict[str, bytes]
     staged_id: str | None
+    autopilot_config: AutopilotConfig = AutopilotConfig()
 
 
 # Section → what its records are.
@@ -152,6 +155,7 @@ def _take_facts(store: StateStore) -> _Facts:
         facts_version=nodes.facts_version,
         node_columns={name: _little(getattr(nodes, name)[: nodes.size]) for name in NODE_COLUMNS},
         staged_id=store.staged.restore_id if store.staged is not None else None,
+        autopilot_config=store.autopilot_config,
     )
 
 
@@ -236,6 +240,7 @@ class _Reader:
         store._index, store.index_offset, store.restored_at = facts.index, facts.index_offset, facts.restored_at
         store.cluster_id, store.table_index = facts.cluster_id, facts.table_index
         store.set_scheduler_config(facts.scheduler_config)
+        store.autopilot_config = facts.autopilot_config
         store.namespaces = {namespace.name: namespace for namespace in self._tables["namespaces"]}
         store.node_pools = {pool.name: pool for pool in self._tables["node_pools"]}
         store._requests.update(self._tables["requests"])

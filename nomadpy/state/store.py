@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from nomadpy.model.alloc import Allocation, AllocListStub
+from nomadpy.model.autopilot import AutopilotConfig
 from nomadpy.model.errors import Refused
 from nomadpy.model.evaluation import Deployment, Evaluation
 from nomadpy.model.job import Job
@@ -72,6 +73,7 @@ class StateStore:
             "default": NodePool(name="default", description="Default node pool."),
         }
         self._scheduler_config = SchedulerConfiguration()
+        self.autopilot_config = AutopilotConfig()
         self._requests: OrderedDict[str, Outcome] = OrderedDict()
 
     # --- writing ---------------------------------------------------------------------------------------------------

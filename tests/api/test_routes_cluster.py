@@ -232,6 +232,56 @@ def test_raft(dev: Agent) -> None:
     assert dev.delete("/v1/operator/raft/peer", status=400, address="x") == "Must specify the peer's ID to remove"
 
 
+def test_the_only_server_stays_where_it_is(dev: Agent) -> None:
+    (server,) = dev.get("/v1/operator/raft/configuration")["Servers"]
+    text = dev.delete("/v1/operator/raft/peer", status=500, id=server["ID"])
+    assert text == "the only server of a region cannot be removed"
+    path = "/v1/operator/raft/transfer-leadership"
+    for query in ({"id": server["ID"]}, {"address": server["Address"]}):
+        answer = dev.http.put(path, params=query).json()
+        assert answer == {
+            "From": {"ID": server["ID"], "Address": server["Address"]},
+            "To": {"ID": server["ID"], "Address": server["Address"]},
+            "Noop": True,
+            "Err": None,
+        }
+    for query, text in (
+        ({}, "must specify id or address"),
+        ({"id": "a", "address": "b"}, "must specify either id or address"),
+        ({"id": "nope"}, 'id "nope" was not found in the Raft configuration'),
+        ({"address": "1.2.3.4:5"}, 'address "1.2.3.4:5" was not found in the Raft configuration'),
+    ):
+        refused = dev.http.put(path, params=query)
+        assert (refused.status_code, refused.text) == (400, text)
+
+
+def test_the_autopilots_configuration(dev: Agent) -> None:
+    path = "/v1/operator/autopilot/configuration"
+    before = dev.get(path)
+    assert (before["CleanupDeadServers"], before["MaxTrailingLogs"], before["MinQuorum"]) == (True, 250, 0)
+    assert (before["LastContactThreshold"], before["ServerStabilizationTime"]) == ("1s", "10s")
+    changed = {**before, "MinQuorum": 3, "LastContactThreshold": "500ms"}
+    lost = dev.http.put(path, params={"cas": before["ModifyIndex"] + 1}, json=changed)
+    assert lost.json() is False
+    assert dev.http.put(path, params={"cas": before["ModifyIndex"]}, json=changed).json() is True
+    after = dev.get(path)
+    assert (after["MinQuorum"], after["LastContactThreshold"]) == (3, "500ms")
+    assert after["ModifyIndex"] > before["ModifyIndex"]
+    assert "MaxTrailingLogs must be at least 1" in dev.put(path, {"MaxTrailingLogs": 0}, status=400)
+    assert dev.http.put(path, params={"cas": "x"}, json=changed).status_code == 400
+    assert dev.http.put(path, json={"LastContactThreshold": "soon"}).status_code == 400
+    assert dev.http.put(path, json=before).json() is True
+
+
+def test_the_servers_are_well(dev: Agent) -> None:
+    report = dev.get("/v1/operator/autopilot/health")
+    (server,) = report["Servers"]
+    assert (report["Healthy"], report["FailureTolerance"], report["Voters"]) == (True, 0, [server["ID"]])
+    assert report["Leader"] == server["ID"]
+    assert (server["Healthy"], server["Voter"], server["Leader"], server["SerfStatus"]) == (True, True, True, "alive")
+    assert server["LastIndex"] > 0
+
+
 def test_housekeeping(dev: Agent) -> None:
     assert dev.http.put("/v1/system/gc").content == b""
     assert dev.http.put("/v1/system/reconcile/summaries").status_code == 200

@@ -396,6 +396,64 @@ def test_scheduler_configuration_is_changed_by_compare_and_set(nomadpy: Run, clu
     assert "since index 9" in nomadpy("operator", "scheduler", "set-config", *args).err
 
 
+def test_raft_peers(nomadpy: Run, cluster: Any) -> None:
+    path = "/v1/operator/raft"
+    peer = {"ID": "s1", "Node": "one.global", "Address": "10.0.0.1:4647", "Leader": True, "Voter": True}
+    cluster.on("GET", f"{path}/configuration", {"Servers": [peer, {**peer, "ID": "s2", "Leader": False}], "Index": 4})
+    seen = nomadpy("operator", "raft", "list-peers").out
+    assert [word in seen for word in ("one.global", "s2", "leader", "follower")] == [True] * 4
+    cluster.on("DELETE", f"{path}/peer", b"")
+    assert nomadpy("operator", "raft", "remove-peer", "-peer-id", "s2").out == 'Removed peer with id "s2"\n'
+    assert cluster.asked("DELETE", f"{path}/peer").query["id"] == ["s2"]
+    assert "-peer-id is needed" in nomadpy("operator", "raft", "remove-peer").err
+    moved = {"From": {"ID": "s1"}, "To": {"ID": "s2"}, "Noop": False, "Err": None}
+    cluster.on("PUT", f"{path}/transfer-leadership", moved)
+    transfer = ("operator", "raft", "transfer-leadership")
+    seen = nomadpy(*transfer, "-peer-id=s2")
+    assert (seen.err, seen.out) == ("", "Server s2 leads now\n")
+    assert cluster.asked("PUT", f"{path}/transfer-leadership").query == {"id": ["s2"], **_region(cluster)}
+    cluster.on("PUT", f"{path}/transfer-leadership", {**moved, "Err": "too far behind"})
+    assert "not transferred: too far behind" in nomadpy(*transfer, "-peer-address", "10.0.0.2:4647").err
+    assert "either -peer-id or -peer-address" in nomadpy(*transfer).err
+
+
+def _region(cluster: Any) -> dict[str, list[str]]:
+    """Parameters that every request of this session carries."""
+    return {name: value for name, value in cluster.requests[-1].query.items() if name in ("region", "namespace")}
+
+
+def test_the_autopilot_is_changed_by_compare_and_set(nomadpy: Run, cluster: Any) -> None:
+    path = "/v1/operator/autopilot/configuration"
+    config = {"CleanupDeadServers": True, "LastContactThreshold": "1s", "MinQuorum": 0, "ModifyIndex": 9}
+    cluster.on("GET", path, config)
+    cluster.on("PUT", path, True)
+    args = ("operator", "autopilot", "set-config", "-cleanup-dead-servers=false", "-min-quorum", "3")
+    assert nomadpy(*args).code == 0
+    request = cluster.asked("PUT", path)
+    assert request.query["cas"] == ["9"]
+    assert request.body == {**config, "CleanupDeadServers": False, "MinQuorum": 3}
+    assert "LastContactThreshold" in nomadpy("operator", "autopilot", "get-config").out
+    cluster.on("PUT", path, False)
+    assert "since index 9" in nomadpy(*args).err
+    assert "expected true or false" in nomadpy("operator", "autopilot", "set-config", "-cleanup-dead-servers=no").err
+
+
+def test_the_servers_health_is_shown_also_when_it_is_bad(nomadpy: Run, cluster: Any) -> None:
+    path = "/v1/operator/autopilot/health"
+    server = {"ID": "s1", "Name": "one.global", "SerfStatus": "alive", "Healthy": True, "LastContact": "50ms"}
+    report = {"Healthy": True, "FailureTolerance": 1, "Servers": [server], "Leader": "s1", "Voters": ["s1"]}
+    cluster.on("GET", path, report)
+    seen = nomadpy("operator", "autopilot", "health")
+    assert (seen.code, "one.global" in seen.out, "50ms" in seen.out) == (0, True, True)
+    bad = {**report, "Healthy": False, "Servers": [{**server, "Healthy": False, "SerfStatus": "failed"}]}
+    cluster.on("GET", path, lambda _request: (429, json.dumps(bad)))
+    seen = nomadpy("operator", "autopilot", "health")
+    assert (seen.code, "failed" in seen.out) == (2, True)
+    assert json.loads(nomadpy("operator", "autopilot", "state", "-json").out)["Healthy"] is False
+    cluster.on("GET", path, lambda _request: (429, "too many connections"))
+    assert "too many connections" in nomadpy("operator", "autopilot", "health").err
+
+
 def test_operator_api(nomadpy: Run, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(nomadpy("operator", "api", "jobs?prefix=web").out)[0]["ID"] == "web"
     cluster.on("POST", "/v1/search", b"ok")

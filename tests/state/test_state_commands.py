@@ -9,6 +9,7 @@ from state_checker import check_store, fingerprint
 from state_world import World
 
 from nomadpy.model.alloc import DesiredTransition
+from nomadpy.model.autopilot import AutopilotConfig
 from nomadpy.model.evaluation import Deployment
 from nomadpy.model.job import JobSubmission, JobVersionTag, ParameterizedJobConfig, PeriodicConfig, ScalingEvent
 from nomadpy.model.node import DrainStrategy, Namespace, NodeEvent, NodePool, SchedulerConfiguration
@@ -429,6 +430,18 @@ def test_scheduling_switches_compare_and_set() -> None:
     assert world.apply(c.SetSchedulerConfig(config=CONFIG, cas_index=index)) is True
     assert world.store.scheduler_config.scheduler_algorithm == "spread"
     assert world.apply(c.SetSchedulerConfig(config=SchedulerConfiguration())) is True
+
+
+def test_the_autopilot_changes_by_compare_and_set() -> None:
+    world = World(1)
+    config = AutopilotConfig(min_quorum=3)
+    assert world.apply(c.SetAutopilotConfig(config=config, cas_index=7)) is False
+    assert world.store.autopilot_config == AutopilotConfig()
+    assert world.apply(c.SetAutopilotConfig(config=config, cas_index=0)) is True
+    kept = world.store.autopilot_config
+    assert (kept.min_quorum, kept.modify_index, kept.create_index) == (3, world.store.index, world.store.index)
+    assert world.apply(c.SetAutopilotConfig(config=config)) is True
+    assert world.store.autopilot_config.create_index == kept.create_index
 
 
 def test_a_namespace_in_use_stays() -> None:

@@ -22,6 +22,7 @@ from nomadpy.model.alloc import (
     RescheduleTracker,
     TaskState,
 )
+from nomadpy.model.autopilot import AutopilotConfig
 from nomadpy.model.evaluation import Deployment, DeploymentState, Evaluation
 from nomadpy.model.job import JobSubmission, JobVersionTag, ScalingEvent
 from nomadpy.model.node import DrainStrategy, Namespace, NodeEvent, NodePool, SchedulerConfiguration
@@ -124,6 +125,7 @@ EXAMPLES: tuple[c.Command, ...] = (
         **_STAMP,
     ),
     c.SetSchedulerConfig(config=SchedulerConfiguration(scheduler_algorithm="spread"), cas_index=4, **_STAMP),
+    c.SetAutopilotConfig(config=AutopilotConfig(min_quorum=3), cas_index=4, **_STAMP),
     c.UpsertNamespace(namespace=Namespace(name="team", description="d"), **_STAMP),
     c.DeleteNamespace(name="team", **_STAMP),
     c.UpsertNodePool(pool=NodePool(name="gpu", description="d"), **_STAMP),

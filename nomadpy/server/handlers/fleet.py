@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nomadpy.model.alloc import DesiredTransition
+from nomadpy.model.autopilot import AutopilotConfig
 from nomadpy.model.caller import Caller
 from nomadpy.model.errors import Invalid, NotFound
 from nomadpy.model.evaluation import TRIGGER_ALLOC_STOP, TRIGGER_NODE_UPDATE, Evaluation
@@ -185,6 +186,14 @@ class FleetHandlers:
             c.SetSchedulerConfig(now_ns=self._server.wall_ns(), config=config, cas_index=cas)
         )
         return bool(outcome.value), outcome.index
+
+    async def set_autopilot_config(self, caller: Caller, config: AutopilotConfig, *, cas: int | None) -> bool:
+        """Replaces how the leader looks after the servers; False when the compare-and-set lost."""
+        caller.require("", "operator:write")
+        outcome = await self._server.propose(
+            c.SetAutopilotConfig(now_ns=self._server.wall_ns(), config=config, cas_index=cas)
+        )
+        return bool(outcome.value)
 
     async def upsert_namespace(self, caller: Caller, namespace: Namespace) -> int:
         """Creates or changes a namespace; returns the index."""

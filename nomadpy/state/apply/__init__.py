@@ -34,6 +34,7 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.PromoteDeployment: deployments.promote,
     c.SetAllocsHealth: deployments.set_allocs_health,
     c.SetSchedulerConfig: operator.set_scheduler_config,
+    c.SetAutopilotConfig: operator.set_autopilot_config,
     c.UpsertNamespace: operator.upsert_namespace,
     c.DeleteNamespace: operator.delete_namespace,
     c.UpsertNodePool: operator.upsert_node_pool,

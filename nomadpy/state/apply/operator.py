@@ -45,6 +45,18 @@ def set_scheduler_config(store: StateStore, index: int, command: c.SetSchedulerC
     return True
 
 
+def set_autopilot_config(store: StateStore, index: int, command: c.SetAutopilotConfig) -> bool:
+    """Replaces how the leader looks after the servers; False when the compare-and-set lost."""
+    old = store.autopilot_config
+    if command.cas_index is not None and command.cas_index != old.modify_index:
+        return False
+    if problems := command.config.problems():
+        raise Invalid("; ".join(problems))
+    store.autopilot_config = command.config.replace(create_index=old.create_index or index, modify_index=index)
+    store.touch("autopilot_config")
+    return True
+
+
 def upsert_namespace(store: StateStore, index: int, command: c.UpsertNamespace) -> None:
     """Creates or changes a namespace."""
     namespace = command.namespace
