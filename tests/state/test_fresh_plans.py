@@ -30,7 +30,7 @@ def batches(draw: st.DrawFn) -> list[Blocks]:
     return draw(st.lists(plan, min_size=1, max_size=4))
 
 
-def command(batch: list[Blocks], *, all_at_once: bool, stop: str) -> c.ApplyPlans:
+def command(batch: list[Blocks], *, all_at_once: bool, stop: tuple[str, str]) -> c.ApplyPlans:
     made = []
     for number, (job, blocks) in enumerate(batch):
         places = tuple(
@@ -47,7 +47,7 @@ def command(batch: list[Blocks], *, all_at_once: bool, stop: str) -> c.ApplyPlan
         )
         groups = {"g0": DeploymentState(desired_total=3)}
         opened = Deployment(id="d", namespace="default", job_id="job-0", status="running", task_groups=groups)
-        stops = (c.StopAlloc(alloc_id=stop),) if stop and number == 0 else ()
+        stops = (c.StopAlloc(alloc_id=stop[1]),) if stop[0] == f"job-{job}" else ()
         made.append(
             c.PlanResult(
                 eval_id=f"e{number}",
@@ -71,8 +71,8 @@ def carried_out(
     world.set_node(NODES - 1, "down")
     answers = []
     for batch in batches_:
-        first = next(iter(world.store.allocs.rows()), None)
-        stopped = world.store.allocs.ids.uuid(first) if stop and first is not None else ""
+        oldest = next((world.store.alloc_at(row) for row in world.store.allocs.rows()), None)
+        stopped = (oldest.job_id, oldest.id) if stop and oldest is not None else ("", "")
         answers.append(world.apply(command(batch, all_at_once=all_at_once, stop=stopped)))
     check_store(world.store)
     table = world.store.allocs
