@@ -80,6 +80,15 @@ def job_path(job_id: str, *rest: str) -> str:
     return "/".join(("/v1/job", quote(job_id, safe=""), *rest))
 
 
+def quoted(name: str) -> str:
+    """A name as one part of a path.
+
+    >>> quoted("a/b c")
+    'a%2Fb%20c'
+    """
+    return quote(name, safe="")
+
+
 class Api:
     """One agent's HTTP API. A kept-alive connection serves plain requests, each stream has one of its own."""
 
@@ -159,6 +168,20 @@ class Api:
             raise self._unreachable(problem) from problem
         finally:
             connection.close()
+
+    def download(self, path: str, /, **query: Any) -> tuple[bytes, dict[str, str]]:
+        """An answer that is a file, and its headers. Raises ApiError or Unreachable."""
+        connection = self._connect()
+        try:
+            response = _ask(connection, "GET", self._target(path, query), None, self.headers())
+            answer = response.read()
+        except (OSError, http.client.HTTPException) as problem:
+            raise self._unreachable(problem) from problem
+        finally:
+            connection.close()
+        if response.status >= 300:
+            raise ApiError("GET", path, status=response.status, body=answer.decode(errors="replace"))
+        return answer, dict(response.headers.items())
 
     def frames(self, path: str, /, **query: Any) -> Iterator[dict[str, Any]]:
         """The JSON objects of a streamed answer that is a row of objects; empty heartbeats are left out."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 
 import msgspec
 
@@ -158,15 +159,23 @@ class SnapshotStore:
 
     def _open(self, name: str) -> StoredSnapshot:
         file = self._directory.open(name)
-        head_bytes = len(_MAGIC) + _LENGTHS.size
-        head = file.read_at(0, head_bytes)
-        length, checksum = _LENGTHS.unpack_from(head, len(_MAGIC)) if len(head) == head_bytes else (0, 1)
-        header = file.read_at(head_bytes, min(length, _HEADER_BYTES_MAX))
-        if not head.startswith(_MAGIC) or len(header) != length or zlib.crc32(header) != checksum:
+        try:
+            meta, data_at = read_meta(file.read_at, name)
+        except SnapshotCorrupt:
             file.close()
-            raise SnapshotCorrupt(f"{name} has no good header; restore this server's data or let it join anew")
-        meta = msgspec.msgpack.decode(header, type=SnapshotMeta)
-        return StoredSnapshot(meta, name, file, head_bytes + length)
+            raise
+        return StoredSnapshot(meta, name, file, data_at)
+
+
+def read_meta(read_at: Callable[[int, int], bytes], name: str) -> tuple[SnapshotMeta, int]:
+    """What a snapshot's file says of itself, and where the state begins in it. Raises SnapshotCorrupt."""
+    head_bytes = len(_MAGIC) + _LENGTHS.size
+    head = read_at(0, head_bytes)
+    length, checksum = _LENGTHS.unpack_from(head, len(_MAGIC)) if len(head) == head_bytes else (0, 1)
+    header = read_at(head_bytes, min(length, _HEADER_BYTES_MAX))
+    if not head.startswith(_MAGIC) or len(header) != length or zlib.crc32(header) != checksum:
+        raise SnapshotCorrupt(f"{name} has no good header; restore this server's data or let it join anew")
+    return msgspec.msgpack.decode(header, type=SnapshotMeta), head_bytes + length
 
 
 class OutgoingSnapshot:

@@ -32,6 +32,7 @@ class FakeAgent:
     address: str = ""
     answers: dict[tuple[str, str], Any] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)  # of every answer
 
     def on(self, method: str, path: str, answer: Any) -> None:
         self.answers[method, path] = answer
@@ -58,11 +59,14 @@ def _handler(agent: FakeAgent) -> type[http.server.BaseHTTPRequestHandler]:
         def answer(self) -> None:
             parts = urlsplit(self.path)
             content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            body = json.loads(content) if content else None
+            binary = self.path == "/v1/operator/snapshot"
+            body = content if binary else json.loads(content) if content else None
             request = Request(self.command, parts.path, parse_qs(parts.query), body, dict(self.headers))
             status, answer = agent.reply(request)
             self.send_response(status)
             self.send_header("Content-Length", str(len(answer)))
+            for name, value in agent.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(answer)
 
