@@ -255,7 +255,6 @@ def _complete(config: AgentConfig) -> AgentConfig:
     """Fills what follows from the rest, and refuses what cannot run."""
     if not config.server_enabled and not config.client_enabled:
         raise Invalid("an agent needs a role: use -dev, -server, -client, or enable them in a configuration file")
-    _check_cluster(config)
     if (config.tls.http or config.tls.rpc) and not (config.tls.cert_file and config.tls.key_file):
         which = "tls.http" if config.tls.http else "tls.rpc"
         raise Invalid(f"{which} is true, so tls.cert_file and tls.key_file must name the certificate and its key")
@@ -270,6 +269,7 @@ def _complete(config: AgentConfig) -> AgentConfig:
             raise Invalid("data_dir must be set (-data-dir) unless the agent runs with -dev")
         data_dir = tempfile.mkdtemp(prefix="nomadpy-dev-")
     data_dir = str(Path(data_dir).absolute())
+    _check_cluster(config, Path(data_dir))
     _make_writable(Path(data_dir))
     client = msgspec.structs.replace(
         config.client,
@@ -280,7 +280,7 @@ def _complete(config: AgentConfig) -> AgentConfig:
     return config.replace(name=name, data_dir=data_dir, made_data_dir=made_data_dir, client=client)
 
 
-def _check_cluster(config: AgentConfig) -> None:
+def _check_cluster(config: AgentConfig, data_dir: Path) -> None:
     if config.bootstrap_expect < 0:
         raise Invalid(f"bootstrap_expect must not be negative, got {config.bootstrap_expect}")
     if config.bootstrap_expect and not config.server_enabled:
@@ -288,7 +288,8 @@ def _check_cluster(config: AgentConfig) -> None:
     if config.dev_mode and config.bootstrap_expect > 1:
         raise Invalid("-dev runs one server that forgets everything; leave -dev out to run a cluster")
     joins = config.server_join.start_join + config.server_join.retry_join
-    if config.server_enabled and not config.bootstrap_expect and not joins:
+    knows = config.bootstrap_expect or joins or (data_dir / "server" / "raft").exists()
+    if config.server_enabled and not knows:
         raise Invalid(
             "a server needs to know whether it begins a cluster or joins one: set -bootstrap-expect to the number of "
             "servers that begin it together (1 for a single one), or -retry-join to a server of the cluster"

@@ -39,8 +39,10 @@ from nomadpy.rpc.peers import Peers, Roster, ThroughLeader, server_of_node
 from nomadpy.rpc.remote import RemoteServers
 from nomadpy.rpc.tls import RpcTls
 from nomadpy.rpc.words import serve_servers
+from nomadpy.server.autopilot import server_members
 from nomadpy.server.bootstrap import candidates
 from nomadpy.server.bootstrapper import METHOD, Bootstrapper, bootstrap
+from nomadpy.server.cluster import RaftCluster
 from nomadpy.server.server import Server
 
 log = logging.getLogger(__name__)
@@ -178,6 +180,7 @@ class ServerNetwork:
         )
         assert self._nursery is not None
         await self._nursery.start(self._links.run)
+        server.cluster = RaftCluster(server, made, lambda: server_members(self.gossip.members(), config.region))
         if first.voters:
             self._set_in_cluster()
         return made

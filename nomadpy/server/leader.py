@@ -10,6 +10,7 @@ import trio
 
 from nomadpy.model.errors import NomadError, Unavailable
 from nomadpy.model.time import SECOND
+from nomadpy.server.cluster import RaftCluster
 from nomadpy.server.collect import decide_collection
 from nomadpy.server.drainer import decide_drain
 from nomadpy.server.node_watch import watch_nodes
@@ -33,6 +34,8 @@ async def lead(server: Server) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Worker(server).run)
         nursery.start_soon(watch_nodes, server, server.gossip, _insist)
+        if isinstance(server.cluster, RaftCluster):
+            nursery.start_soon(server.cluster.pilot)
         nursery.start_soon(_launch_periodic, server)
         nursery.start_soon(_collect_garbage, server)
         nursery.start_soon(_drain_nodes, server)

@@ -32,6 +32,7 @@ from nomadpy.raft.contract import Apply, Leadership, Log
 from nomadpy.rpc.contract import ClientEndpoint
 from nomadpy.server.blocked import BlockedEvals
 from nomadpy.server.broker import Broker
+from nomadpy.server.cluster import Cluster, SingleServer
 from nomadpy.server.config import ServerConfig
 from nomadpy.server.deployments import DeploymentWatch
 from nomadpy.server.handlers.backups import BackupHandlers
@@ -90,6 +91,7 @@ class Server:
         self.deployments = DeploymentHandlers(self)
         self.search = SearchHandlers(self)
         self.backups = BackupHandlers(self)
+        self.cluster: Cluster = SingleServer(self)
         self.gossip: Gossip | None = None  # None where this server has no others
         self.known_servers: Callable[[], list[str]] = lambda: [config.rpc_addr]
         self.gossip_servers: Callable[[], list[str]] = list
@@ -104,8 +106,8 @@ class Server:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Restores the state, reports started, and works until cancelled; whenever this server leads, it does the
-        leader's duties. A server without others waits a moment until it leads before it reports started. Raises whatever made it impossible
-        to follow the log."""
+        leader's duties. A server without others waits a moment until it leads before it reports started. Raises
+        whatever made it impossible to follow the log."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_for_breakage)
             await nursery.start(self.log.run)

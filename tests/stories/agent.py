@@ -213,6 +213,10 @@ def durable_config(directory: Path, more: str = "") -> str:
         data_dir = "{directory / "data"}"
         bind_addr = "127.0.0.1"
         log_level = "DEBUG"
+        ports {{
+          rpc = 0
+          serf = 0
+        }}
         server {{
           enabled = true
           bootstrap_expect = 1

@@ -48,7 +48,7 @@ def test_an_address_that_is_not_the_machines(tmp_path: Path) -> None:
 
 def test_a_data_dir_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    text = refused(tmp_path / "a", "-server", "-client", "-data-dir", str(tmp_path / "file" / "x"))
+    text = refused(tmp_path / "a", "-dev", "-data-dir", str(tmp_path / "file" / "x"))
     assert "data_dir" in text
     assert "cannot be written" in text
 
