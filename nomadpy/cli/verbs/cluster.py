@@ -74,15 +74,6 @@ def namespace_status(
         session.show(views.namespace(exact[0]))
 
 
-def node_pool_list(session: Session, *, as_json: AsJSON = False, template: Template = None) -> None:
-    """List the node pools."""
-    from nomadpy.cli.views import cluster as views
-
-    rows = session.api.get("/v1/node/pools")
-    if not session.put_out(rows, as_json=as_json, template=template):
-        session.show(views.node_pools(rows or []))
-
-
 _COMMANDS = {
     "allocs": "alloc status",
     "deployment": "deployment status",

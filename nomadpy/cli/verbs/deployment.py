@@ -112,6 +112,15 @@ def _set_paused(session: Session, typed: str, paused: bool) -> Any:
     return answer
 
 
+def unblock(session: Session, deployment: Deployment, *, detach: Detach = False, verbose: Verbose = False) -> int:
+    """Let a blocked deployment of a multi-region job go on. In one region no deployment is ever blocked."""
+    del verbose
+    ident = find_id(session, "deployment", deployment)
+    answer = session.api.put(f"/v1/deployment/unblock/{ident}", {"DeploymentID": ident})
+    session.say(f'Deployment "{ident}" unblocked')
+    return follow(session, answer, detach)
+
+
 def promote(
     session: Session,
     deployment: Deployment,

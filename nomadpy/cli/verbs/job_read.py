@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nomadpy.cli.failures import CommandFailed
+from nomadpy.cli.failures import CommandFailed, UsageProblem
 from nomadpy.cli.flags import AsJSON, Template, Verbose, With, Without
 from nomadpy.cli.http import job_path
 from nomadpy.cli.lookup import find_job
@@ -208,6 +208,12 @@ def history(
     *,
     show_diffs: Annotated[bool, typer.Option("-p", help="Show what changed from version to version.")] = False,
     version: Annotated[int | None, typer.Option("-version", help="Only this version.")] = None,
+    diff_version: Annotated[
+        int | None, typer.Option("-diff-version", help="Show what changed since this version, implies -p.")
+    ] = None,
+    diff_tag: Annotated[
+        str | None, typer.Option("-diff-tag", help="Show what changed since the tagged version, implies -p.")
+    ] = None,
     verbose: Annotated[bool, typer.Option("-full", help="Show unchanged parts in the differences too.")] = False,
     as_json: AsJSON = False,
     template: Template = None,
@@ -216,8 +222,12 @@ def history(
     from nomadpy.cli.views import job as views
     from nomadpy.cli.views import plan as plan_views
 
+    if diff_tag and diff_version is not None:
+        raise UsageProblem("-diff-tag and -diff-version exclude each other")
+    show_diffs = show_diffs or bool(diff_tag) or diff_version is not None
     job_id, namespace = find_job(session, job)
-    answer = session.api.get(job_path(job_id, "versions"), namespace=namespace, diffs=show_diffs or None)
+    query = {"diffs": show_diffs or None, "diff_version": diff_version, "diff_tag": diff_tag}
+    answer = session.api.get(job_path(job_id, "versions"), namespace=namespace, **query)
     versions, diffs = list(answer.get("Versions") or []), list(answer.get("Diffs") or [])
     if version is not None:
         at = next((number for number, one in enumerate(versions) if one.get("Version") == version), None)

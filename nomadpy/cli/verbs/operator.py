@@ -108,7 +108,7 @@ def scheduler_get(session: Session, *, as_json: AsJSON = False, template: Templa
 def scheduler_set(
     session: Session,
     *,
-    algorithm: Annotated[str | None, typer.Option("-scheduler-algorithm", help="binpack or spread.")] = None,
+    algorithm: Annotated[str | None, typer.Option("-scheduler-algorithm", help="binpack, spread or balanced.")] = None,
     oversubscription: Annotated[
         str | None, typer.Option("-memory-oversubscription", help="true or false.", metavar="<bool>")
     ] = None,
@@ -121,8 +121,6 @@ def scheduler_set(
     check_index: Annotated[int | None, typer.Option("-check-index", help="Only if it is at this index.")] = None,
 ) -> None:
     """Change how the scheduler is configured. What is not named stays as it is."""
-    if algorithm not in (None, "binpack", "spread"):
-        raise UsageProblem(f'-scheduler-algorithm is binpack or spread, not "{algorithm}"')
     config = dict(session.api.get(_SCHEDULER)["SchedulerConfig"])
     index = config.get("ModifyIndex", 0) if check_index is None else check_index
     preemption = dict(config.get("PreemptionConfig") or {})

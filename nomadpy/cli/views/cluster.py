@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from nomadpy.cli.views.base import Columns, Details, plain, stack, state
+from nomadpy.cli.views.base import Columns, Details, plain, section, stack, state
 
 
 def members(rows: Iterable[dict[str, Any]], leaders: dict[str, str], *, detailed: bool = False) -> Columns:
@@ -72,6 +72,26 @@ def node_pools(rows: Iterable[dict[str, Any]]) -> Columns:
     ordered = sorted(rows, key=lambda row: str(row.get("Name")))
     table = [[plain(row.get("Name")), plain(row.get("Description"))] for row in ordered]
     return Columns(["Name", "Description"], table, flexible=["Description"])
+
+
+def node_pool(found: dict[str, Any]) -> RenderableType:
+    """One node pool."""
+    config = found.get("SchedulerConfiguration") or {}
+    facts = Details([("Name", plain(found.get("Name"))), ("Description", plain(found.get("Description")))])
+    meta = sorted((found.get("Meta") or {}).items())
+    switches = [
+        (label, plain(config.get(name)))
+        for label, name in (
+            ("Scheduler Algorithm", "SchedulerAlgorithm"),
+            ("Memory Oversubscription", "MemoryOversubscriptionEnabled"),
+        )
+        if config.get(name) not in (None, "")
+    ]
+    return stack(
+        facts,
+        section("Metadata", Details((name, plain(value)) for name, value in meta)) if meta else Text("No metadata"),
+        section("Scheduler Configuration", Details(switches)) if switches else Text("No scheduler configuration"),
+    )
 
 
 def scheduler(config: dict[str, Any]) -> Details:
