@@ -164,3 +164,17 @@ class SchedulerConfiguration(Noun):
     node_limit_for_feasibility_checks: int = 100
     create_index: int = 0
     modify_index: int = 0
+
+
+def pool_config(cluster: SchedulerConfiguration, pool: NodePool | None) -> SchedulerConfiguration:
+    """The switches for the jobs of a node pool: the cluster's, with what the pool sets itself (Nomad's names
+    ``SchedulerAlgorithm`` and ``MemoryOversubscriptionEnabled``) in their place."""
+    own = pool.scheduler_configuration if pool is not None else None
+    if not own:
+        return cluster
+    algorithm, oversubscription = own.get("SchedulerAlgorithm"), own.get("MemoryOversubscriptionEnabled")
+    if algorithm:
+        cluster = cluster.replace(scheduler_algorithm=algorithm)
+    if oversubscription is not None:
+        cluster = cluster.replace(memory_oversubscription_enabled=oversubscription)
+    return cluster

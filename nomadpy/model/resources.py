@@ -123,6 +123,11 @@ class NodeCpu(Noun):
     total_cpu_cores: int = field(default=0, name="TotalCpuCores")
     reservable_cpu_cores: tuple[int, ...] = field(default=(), name="ReservableCpuCores")
 
+    def core_mhz(self) -> int:
+        """MHz of one core, which is what a reserved core takes; 0 when the node does not say how many it has."""
+        cores = self.total_cpu_cores or len(self.reservable_cpu_cores)
+        return self.cpu_shares // cores if cores else 0
+
 
 class NodeMemory(Noun):
     memory_mb: int = 0

@@ -21,25 +21,25 @@ class Property:
         self.constraint = constraint
         self.whole_job = whole_job
         self.limit = int(constraint.r_target) if constraint.r_target.isdigit() else 1
-        self._column = column
-        self._counts: IntColumn = np.zeros(len(column.values), dtype=np.int64)
-        self._lacking = np.array([value is None for value in column.values], dtype=np.bool_)
+        self.column = column
+        self.counts: IntColumn = np.zeros(len(column.values), dtype=np.int64)
+        self.lacking = np.array([value is None for value in column.values], dtype=np.bool_)
 
     def add(self, number: int, count: int) -> None:
         """Counts allocations on a node in or, below zero, out."""
-        self._counts[self._column.codes[number]] += count
+        self.counts[self.column.codes[number]] += count
 
     def allows(self) -> BoolColumn:
         """The nodes whose value has room."""
-        return ((self._counts < self.limit) & ~self._lacking)[self._column.codes]
+        return ((self.counts < self.limit) & ~self.lacking)[self.column.codes]
 
     def conditions(self) -> Iterator[tuple[str, BoolColumn]]:
         """A reason and the nodes that it does not concern, per value that is used up."""
-        codes, target = self._column.codes, self.constraint.l_target
-        if self._lacking.any():
-            yield f'distinct_property: missing property "{target}"', ~self._lacking[codes]
-        for code in np.flatnonzero((self._counts >= self.limit) & ~self._lacking).tolist():
-            value, used = self._column.values[code], int(self._counts[code])
+        codes, target = self.column.codes, self.constraint.l_target
+        if self.lacking.any():
+            yield f'distinct_property: missing property "{target}"', ~self.lacking[codes]
+        for code in np.flatnonzero((self.counts >= self.limit) & ~self.lacking).tolist():
+            value, used = self.column.values[code], int(self.counts[code])
             yield f"distinct_property: {target}={value} used by {used} allocs", codes != code
 
 
@@ -67,10 +67,12 @@ class Neighbours:
                 prop.add(number, count)
 
     def add_many(self, numbers: IntColumn, counts: IntColumn) -> None:
-        """Counts new allocations of the group; only for groups without ``distinct_property``."""
-        assert not self.properties
+        """Counts new allocations of the group."""
         if self.alone:
             self.occupied[numbers] += counts
+        for prop in self.properties:
+            for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+                prop.add(number, count)
 
     def allow(self, fits: BoolColumn, where: IntColumn | slice) -> BoolColumn:
         """Of the nodes that fit, those where the neighbours allow one more."""

@@ -7,8 +7,10 @@ from typing import cast
 
 import numpy as np
 
+from nomadpy.model.alloc import AllocMetric
 from nomadpy.model.job import Job, TaskGroup, VolumeRequest
 from nomadpy.model.resources import Constraint, RequestedDevice
+from nomadpy.scheduler.cells import Cells
 from nomadpy.scheduler.facts import Facts, matches_any
 from nomadpy.scheduler.operators import DISTINCT_HOSTS, DISTINCT_PROPERTY
 from nomadpy.scheduler.targets import escapes_class
@@ -75,6 +77,23 @@ class Eligibility:
             escapes_class(target) for c in lasting_constraints(job, group) for target in (c.l_target, c.r_target)
         )
         self.mask: BoolColumn = candidates
+        self.distinct = any(c.operand in _DISTINCT for c in (*job.constraints, *group_constraints(group)))
+        self.metric = AllocMetric(
+            nodes_evaluated=self.candidates,
+            nodes_filtered=self.filtered,
+            nodes_in_pool=self.nodes_in_pool,
+            node_pool=job.node_pool or "default",
+            nodes_available=self.nodes_available,
+            class_filtered=self.class_filtered,
+            constraint_filtered=self.constraint_filtered,
+        )
+        self._bar: tuple[Cells, IntColumn | None] | None = None
+
+    def bar(self, cells: Cells) -> IntColumn | None:
+        """``Cells.bar`` of the nodes that may run the group, worked out once."""
+        if self._bar is None or self._bar[0] is not cells:
+            self._bar = cells, cells.bar(self.mask)
+        return self._bar[1]
 
     def nearness(self, facts: Facts) -> tuple[IntColumn, IntColumn]:
         """Per node how many of ``conditions`` it fails, and the position of the last of these. For those who explain;

@@ -29,6 +29,11 @@ def wants_extras(group: TaskGroup) -> bool:
     return asks_ports(group.networks) or any(t.resources.cores or t.resources.devices for t in group.tasks)
 
 
+def asks_only_ports(group: TaskGroup) -> bool:
+    """Whether ports are all of these that the group asks for."""
+    return not any(task.resources.cores or task.resources.devices for task in group.tasks)
+
+
 def assign(fleet: Fleet, number: int, group: TaskGroup, rng: random.Random) -> Assigned | str:
     """Ports, devices and cores for one allocation on a node, or what the node has too little of (in the words of the
     metrics). Nothing is taken yet."""

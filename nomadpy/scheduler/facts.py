@@ -51,6 +51,7 @@ class Facts:
         self.max_allocs: IntColumn = np.array(
             [(node.node_max_allocs if node else 0) or UNLIMITED for node in self.nodes], dtype=np.int64
         )
+        self.core_mhz: IntColumn = columns.core_mhz.copy()
         self._group_by_class()
         self._columns: dict[str, Column] = {}
         self._answers: dict[tuple[object, ...], BoolColumn] = {}
@@ -71,6 +72,18 @@ class Facts:
                 self.classes.append("" if key[0] == "#" else key)
                 self._representatives.append(number)
             self.class_codes[number] = code
+
+    def traits(self) -> IntColumn:
+        """A number for what lasting conditions may ask of a node beside its computed class: nodes with equal numbers
+        differ at most in things of their own."""
+        codes: dict[object, int] = {}
+        traits: IntColumn = np.zeros(self.size, dtype=np.int64)
+        for number, node in enumerate(self.nodes):
+            if node is not None:
+                drivers = tuple((name, info.detected, info.healthy) for name, info in node.drivers.items())
+                key = (bool(self.ready[number]), drivers, tuple(node.host_volumes))
+                traits[number] = codes.setdefault(key, len(codes) + 1)
+        return traits
 
     def column(self, target: str) -> Column:
         """A property of all nodes by its reference, e.g. ``${meta.rack}``."""

@@ -1,7 +1,9 @@
 """The nodes with what they hold: the state's usage plus what earlier evaluations of the same batch were given.
 
-While one evaluation is worked on, its own changes are kept in a log and undone afterwards, so an answer that is thrown
-away leaves nothing behind; ``commit`` makes the placements of a decision last for the rest of the batch.
+While one evaluation is worked on, its own changes are kept in a log and taken back afterwards, so an answer that is
+thrown away leaves nothing behind; ``commit`` makes the placements of a decision last for the rest of the batch. As the
+one nearly always follows the other, ``finish`` only remembers what to take back; who looks before a commit sees it
+done.
 """
 
 from __future__ import annotations
@@ -15,21 +17,28 @@ import numpy as np
 
 from nomadpy.model.alloc import Allocation
 from nomadpy.model.demand import Demand, group_demand
+from nomadpy.model.node import pool_config
 from nomadpy.model.resources import AllocatedPort
+from nomadpy.scheduler.cells import MOST_NODES, Asks
 from nomadpy.scheduler.devices import Held
 from nomadpy.scheduler.facts import Facts
-from nomadpy.state.view import Claim, IntColumn, StateView
+from nomadpy.state.view import Claim, IntColumn, NodeColumns, StateView
+
+TABLES = 16
+"""For how many groups of a batch the best few nodes are told; for others only the one that was taken."""
 
 PRIORITY_MAX = 2**31
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """What a decision took: ``counts[i]`` allocations of one demand on ``numbers[i]`` (each number at most once)."""
+    """What a decision took: ``counts[i]`` allocations of one demand on ``numbers[i]`` (each number at most once).
+    ``ports`` are bit sets by node number and host address, of ports that nobody else has."""
 
     numbers: IntColumn
     counts: IntColumn
     demand: Demand
     extras: tuple[tuple[int, Extras], ...] = ()
+    ports: tuple[tuple[int, str, int], ...] = ()
 
 
 class Extras(msgspec.Struct, frozen=True):
@@ -54,33 +63,98 @@ class HasUsage(Protocol):
 
 class Fleet:
     """What is free on every node, for one batch of evaluations. ``previous`` hands over what it knows of the nodes'
-    facts when they have not changed since."""
+    facts when they have not changed since; it is not to be used any more."""
 
     def __init__(self, view: StateView, previous: Fleet | None = None) -> None:
         columns = view.columns
         known: Facts | None = None if previous is None else previous.facts
-        if known is None or known.version != columns.facts_version or known.size != columns.size:
+        if (
+            known is None
+            or known.version != columns.facts_version
+            or known.size != columns.size
+            or previous is None
+            or previous.columns is not columns
+        ):
             known = Facts(columns)
         self.facts: Facts = known
-        self.columns = columns
-        self.cpu_free: IntColumn = columns.cpu - columns.cpu_used
-        self.memory_free: IntColumn = columns.memory - columns.memory_used
-        self.disk_free: IntColumn = columns.disk - columns.disk_used
-        self.slots_free: IntColumn = self.facts.max_allocs - columns.alloc_count
-        self.algorithm = view.scheduler_config.scheduler_algorithm
-        self.evicted: set[str] = set()  # by decisions that the state does not know yet
+        self.columns: NodeColumns = columns
+        self._free = np.empty((4, known.size), dtype=np.int64)
+        np.subtract(columns.cpu, columns.cpu_used, out=self._free[0])
+        np.subtract(columns.memory, columns.memory_used, out=self._free[1])
+        np.subtract(columns.disk, columns.disk_used, out=self._free[2])
+        np.subtract(known.max_allocs, columns.alloc_count, out=self._free[3])
+        self.tables_left = TABLES
         self._view = view
+        self._algorithms: dict[str, str] = {}
+        self.evicted: set[str] = set()  # by decisions that the state does not know yet
         self._claims: dict[int, list[Claim]] = {}
         self._extras: dict[int, list[Extras]] = {}
+        self._ports: dict[int, dict[str, int]] = {}
         self._released: dict[int, set[str]] = {}
         self._log: list[tuple[Taken, int]] = []
+        self._done: list[tuple[Taken, int]] = []
+        self._asks: Asks | None = None
+        if previous is not None and previous.facts is known and previous._asks is not None:
+            self._asks, previous._asks = previous._asks, None
+            self._asks.note(np.flatnonzero((self._free != previous._free).any(axis=0)).tolist())
+
+    @property
+    def left(self) -> IntColumn:
+        """Rows: MHz, MB, MB of disk and allocations that each node has left. Not to be written."""
+        if self._done:
+            self._take_back()
+        return self._free
+
+    @property
+    def cpu_free(self) -> IntColumn:
+        """MHz that each node has left."""
+        row: IntColumn = self.left[0]
+        return row
+
+    @property
+    def memory_free(self) -> IntColumn:
+        """MB that each node has left."""
+        row: IntColumn = self.left[1]
+        return row
+
+    @property
+    def disk_free(self) -> IntColumn:
+        """MB of disk that each node has left."""
+        row: IntColumn = self.left[2]
+        return row
+
+    @property
+    def slots_free(self) -> IntColumn:
+        """How many more allocations each node's operator allows."""
+        row: IntColumn = self.left[3]
+        return row
 
     def number(self, node_id: str) -> int:
         """The position of a node; -1 when unknown."""
         return self._view.node_number(node_id)
 
+    def algorithm_for(self, pool: str) -> str:
+        """The scoring algorithm for the jobs of a node pool: the pool's own, or the cluster's."""
+        found = self._algorithms.get(pool)
+        if found is None:
+            config = pool_config(self._view.scheduler_config, self._view.node_pool(pool or "default"))
+            found = self._algorithms[pool] = config.scheduler_algorithm
+        return found
+
+    def asks(self) -> Asks | None:
+        """The asks of this batch and earlier ones; None when there are too many nodes, or none."""
+        if self._asks is None and 0 < self.facts.size <= MOST_NODES:
+            self._asks = Asks(self.facts)
+        return self._asks
+
+    def cpu_ask(self, demand: Demand, where: IntColumn | slice) -> int | IntColumn:
+        """MHz that an allocation takes on these nodes: a reserved core counts with its whole bandwidth."""
+        return demand.cpu + demand.cores * self.facts.core_mhz[where] if demand.cores else demand.cpu
+
     def take(self, taken: Taken) -> None:
         """Accounts for placements of the evaluation at hand."""
+        if self._done:
+            self._take_back()
         self._move(taken, 1)
         self._log.append((taken, 1))
 
@@ -89,6 +163,8 @@ class Fleet:
         number = self._view.node_number(alloc.node_id)
         if number < 0 or alloc.client_terminal():
             return
+        if self._done:
+            self._take_back()
         one = np.array([number]), np.ones(1, dtype=np.int64)
         taken = Taken(*one, alloc_demand(alloc))
         self._move(taken, -1)
@@ -102,6 +178,19 @@ class Fleet:
             self._move(taken, -sign)
         if mark == 0:
             self._released.clear()
+
+    def finish(self) -> None:
+        """Ends the evaluation at hand: takes back what it did, unless ``commit`` follows at once and keeps it."""
+        if self._released or self._done or any(sign < 0 for _, sign in self._log):
+            self._take_back()
+            self.undo()
+        else:
+            self._done, self._log = self._log, []
+
+    def _take_back(self) -> None:
+        while self._done:
+            taken, sign = self._done.pop()
+            self._move(taken, -sign)
 
     @property
     def mark(self) -> int:
@@ -118,22 +207,38 @@ class Fleet:
     def commit(self, decision: HasUsage) -> None:
         """Keeps a decision's placements for the evaluations that follow. What it stops stays in use until the node
         says that it is over."""
-        for taken in decision.usage:
-            self._move(taken, 1)
+        done = [taken for taken, _ in self._done]
+        if len(done) == len(decision.usage) and all(a is b for a, b in zip(done, decision.usage, strict=True)):
+            self._done = []
+        else:
+            self._take_back()
+            for taken in decision.usage:
+                self._move(taken, 1)
         self.evicted.update(decision.evicted)
 
     def _move(self, taken: Taken, sign: int) -> None:
-        numbers, counts, demand = taken.numbers, taken.counts * sign, taken.demand
-        self.cpu_free[numbers] -= counts * demand.cpu
-        self.memory_free[numbers] -= counts * demand.memory
-        self.disk_free[numbers] -= counts * demand.disk
-        self.slots_free[numbers] -= counts
+        numbers, demand = taken.numbers, taken.demand
+        if demand.cores:
+            counts = taken.counts * sign
+            self._free[0, numbers] -= counts * self.cpu_ask(demand, numbers)
+            self._free[1:, numbers] -= np.array((demand.memory, demand.disk, 1))[:, None] * counts
+        else:
+            asks = np.array((demand.cpu * sign, demand.memory * sign, demand.disk * sign, sign))
+            if len(numbers) == 1:
+                self._free[:, numbers[0]] -= asks * taken.counts[0]
+            else:
+                self._free[:, numbers] -= asks[:, None] * taken.counts
+        if self._asks is not None:
+            self._asks.note(numbers.tolist())
         for number, extras in taken.extras:
             held = self._extras.setdefault(number, [])
             if sign > 0:
                 held.append(extras)
             else:
                 held.remove(extras)
+        for number, ip, bits in taken.ports:
+            ports = self._ports.setdefault(number, {})
+            ports[ip] = ports.get(ip, 0) ^ bits
 
     def free(self, number: int) -> Demand:
         """What is left of a node; below zero where somebody was promised what another one still holds."""
@@ -165,6 +270,9 @@ class Fleet:
             for held in extras.ports:
                 if held.value == port:
                     holders.setdefault(held.host_ip, set()).add("")
+        for ip, bits in self._ports.get(number, {}).items():
+            if bits >> port & 1:
+                holders.setdefault(ip, set()).add("")
         return holders
 
     def used_ports(self, number: int) -> dict[str, int]:
@@ -177,6 +285,8 @@ class Fleet:
                     _add_ports(used, alloc.allocated_resources.shared.ports)
         for extras in self._extras.get(number, ()):
             _add_ports(used, extras.ports)
+        for ip, bits in self._ports.get(number, {}).items():
+            used[ip] = used.get(ip, 0) | bits
         return used
 
     def held_devices(self, number: int) -> set[Held]:

@@ -84,10 +84,9 @@ def offer(
     taken: PortSets = {}
     for address in addresses:
         taken[address.ip] = taken.get(address.ip, used.get(address.ip, 0)) | address.reserved
-    wanted = {host_alias(port, node) for port in (*network.reserved_ports, *network.dynamic_ports)}
-    missing = sorted(str(alias) for alias in wanted.difference(address.alias for address in addresses))
-    if missing:
-        return Offer(problem=f'network: no addresses available for "{missing[0]}" network')
+    problem = missing_alias(network, node, addresses)
+    if problem:
+        return Offer(problem=problem)
     given: list[AllocatedPort] = []
     for port in network.reserved_ports:
         host = _address_with(port, node, addresses, taken)
@@ -107,18 +106,26 @@ def offer(
     return Offer(tuple(given))
 
 
+def missing_alias(network: NetworkResource, node: Node, addresses: tuple[NodeAddress, ...]) -> str:
+    """The problem that the node has no address in a host network that a port asks for, or ""."""
+    wanted = {host_alias(port, node) for port in (*network.reserved_ports, *network.dynamic_ports)}
+    missing = sorted(str(alias) for alias in wanted.difference(address.alias for address in addresses))
+    return f'network: no addresses available for "{missing[0]}" network' if missing else ""
+
+
 def host_alias(port: Port, node: Node) -> str | None:
     """The name of the host network that a port is wanted on; None when it refers to what the node lacks."""
     return resolve(port.host_network, node) if port.host_network else "default"
 
 
 def _address_with(port: Port, node: Node, addresses: tuple[NodeAddress, ...], taken: PortSets) -> NodeAddress | None:
-    """The first address of the port's host network on which the static port is free."""
+    """The first address of the port's host network. A static port is free when it is on every address of that network:
+    most programs bind it on all of them."""
     alias = host_alias(port, node)
-    for address in addresses:
-        if address.alias == alias and (port.ignore_collision or not taken[address.ip] >> port.value & 1):
-            return address
-    return None
+    same = [address for address in addresses if address.alias == alias]
+    if not port.ignore_collision and any(taken[address.ip] >> port.value & 1 for address in same):
+        return None
+    return same[0]
 
 
 def _give(port: Port, value: int, ip: str) -> AllocatedPort:
@@ -132,7 +139,7 @@ def pick_dynamic(taken: int, low: int, high: int, rng: random.Random) -> int:
     if low > high:
         return 0
     for _ in range(_PROBES):
-        port = rng.randint(low, high)
+        port = low + int(rng.random() * (high - low + 1))
         if not taken >> port & 1:
             return port
     free = [port for port in range(low, high + 1) if not taken >> port & 1]

@@ -50,7 +50,7 @@ def schedule(
         else:
             _GenericScheduler(view, fleet, draft, allocs, now_ns=now_ns, rng=rng).run()
     finally:
-        fleet.undo()
+        fleet.finish()
     return draft.finish(view, fleet, now_ns=now_ns, rng=rng, annotate=annotate or evaluation.annotate_plan)
 
 

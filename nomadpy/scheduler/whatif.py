@@ -10,7 +10,7 @@ from nomadpy.model.alloc import Allocation
 from nomadpy.model.evaluation import Deployment
 from nomadpy.model.explanation import ExtraNodes
 from nomadpy.model.job import Job
-from nomadpy.model.node import DriverInfo, Node, SchedulerConfiguration
+from nomadpy.model.node import DriverInfo, Node, NodePool, SchedulerConfiguration
 from nomadpy.model.resources import (
     NodeCpu,
     NodeDisk,
@@ -58,6 +58,9 @@ class WhatIf:
         number = self._numbers.get(node_id)
         return self._view.node(node_id) if number is None else self._columns.nodes[number]
 
+    def node_pool(self, name: str) -> NodePool | None:
+        return self._view.node_pool(name)
+
     def node_number(self, node_id: str) -> int:
         found = self._numbers.get(node_id)
         return self._view.node_number(node_id) if found is None else found
@@ -93,6 +96,7 @@ class _Columns:
         self.cpu = _longer(real.cpu, [each.cpu.cpu_shares for each in resources])
         self.memory = _longer(real.memory, [each.memory.memory_mb for each in resources])
         self.disk = _longer(real.disk, [each.disk.disk_mb for each in resources])
+        self.core_mhz = _longer(real.core_mhz, [each.cpu.core_mhz() for each in resources])
         none = [0] * len(added)
         self.cpu_used = _longer(real.cpu_used, none)
         self.memory_used = _longer(real.memory_used, none)

@@ -182,7 +182,9 @@ class PlacedAlloc(Record):
 class PlaceBlock(Record):
     """New allocations of one group from one evaluation, as arrays: ``nodes`` and ``name_indexes`` are little-endian
     u32 arrays of equal length (node numbers and the numbers in the allocations' names). ``details`` holds the sparse
-    rest by position; ``metrics`` is shared by all allocations that bring none of their own."""
+    rest by position; ``metrics`` is shared by all allocations that bring none of their own. ``port_values`` is empty or
+    holds the host ports of the group's first network (static ones first) as little-endian u16, one row an allocation;
+    their addresses are in ``port_hosts`` by node number."""
 
     namespace: str = "default"
     job_id: str = ""
@@ -194,6 +196,8 @@ class PlaceBlock(Record):
     name_indexes: bytes = b""
     details: dict[int, PlacedAlloc] = {}
     metrics: AllocMetric | None = None
+    port_values: bytes = b""
+    port_hosts: dict[int, tuple[str, ...]] = {}
 
 
 class StopAlloc(Record):

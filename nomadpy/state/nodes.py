@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from nomadpy.model.demand import Demand
 from nomadpy.model.node import Node
 from nomadpy.model.resources import AllocatedPort
 from nomadpy.state.view import BoolColumn, IntColumn
+
+_COLUMNS = ("cpu", "memory", "disk", "core_mhz", "cpu_used", "memory_used", "disk_used", "cores_used", "alloc_count")
 
 
 class NodeTable:
@@ -30,7 +32,7 @@ class NodeTable:
 
     def _grow(self, capacity: int) -> None:
         old = self.size
-        for name in ("cpu", "memory", "disk", "cpu_used", "memory_used", "disk_used", "alloc_count"):
+        for name in _COLUMNS:
             column = np.zeros(capacity, dtype=np.int64)
             if old:
                 column[:old] = getattr(self, f"_{name}")[:old]
@@ -48,6 +50,8 @@ class NodeTable:
     _memory_used: IntColumn
     _disk_used: IntColumn
     _alloc_count: IntColumn
+    _core_mhz: IntColumn
+    _cores_used: IntColumn
 
     @property
     def cpu(self) -> IntColumn:
@@ -60,6 +64,10 @@ class NodeTable:
     @property
     def disk(self) -> IntColumn:
         return self._disk[: self.size]
+
+    @property
+    def core_mhz(self) -> IntColumn:
+        return self._core_mhz[: self.size]
 
     @property
     def cpu_used(self) -> IntColumn:
@@ -118,6 +126,9 @@ class NodeTable:
         self._identities[number] = (node.name, node.id)
         resources, reserved = node.node_resources, node.reserved_resources
         self._cpu[number] = resources.cpu.cpu_shares - reserved.cpu.cpu_shares
+        core_mhz = resources.cpu.core_mhz()
+        self._cpu_used[number] += self._cores_used[number] * (core_mhz - self._core_mhz[number])
+        self._core_mhz[number] = core_mhz
         self._memory[number] = resources.memory.memory_mb - reserved.memory.memory_mb
         self._disk[number] = resources.disk.disk_mb - reserved.disk.disk_mb
         ready, was_ready = node.is_ready(), old is not None and old.is_ready()
@@ -137,9 +148,14 @@ class NodeTable:
         self._cpu[number] = self._memory[number] = self._disk[number] = 0
         self.facts_version += 1
 
+    def cpu_ask(self, number: int, demand: Demand) -> int:
+        """MHz that an allocation takes on a node: a reserved core counts with its whole bandwidth."""
+        return demand.cpu + demand.cores * int(self._core_mhz[number])
+
     def use(self, number: int, demand: Demand, ports: Sequence[AllocatedPort] = ()) -> None:
         """Accounts for one more live allocation."""
-        self._cpu_used[number] += demand.cpu
+        self._cpu_used[number] += self.cpu_ask(number, demand)
+        self._cores_used[number] += demand.cores
         self._memory_used[number] += demand.memory
         self._disk_used[number] += demand.disk
         self._alloc_count[number] += 1
@@ -149,7 +165,8 @@ class NodeTable:
     def use_many(self, numbers: IntColumn, demand: Demand) -> None:
         """Accounts for many live allocations of equal demand without ports; a number may occur more than once."""
         counts = np.bincount(numbers, minlength=self.size)
-        self._cpu_used[: self.size] += counts * demand.cpu
+        self._cpu_used[: self.size] += counts * (demand.cpu + demand.cores * self.core_mhz)
+        self._cores_used[: self.size] += counts * demand.cores
         self._memory_used[: self.size] += counts * demand.memory
         self._disk_used[: self.size] += counts * demand.disk
         self._alloc_count[: self.size] += counts
@@ -170,7 +187,8 @@ class NodeTable:
 
     def release(self, number: int, demand: Demand) -> None:
         """Accounts for an allocation that its client declared over; its ports are set by ``set_ports``."""
-        self._cpu_used[number] -= demand.cpu
+        self._cpu_used[number] -= self.cpu_ask(number, demand)
+        self._cores_used[number] -= demand.cores
         self._memory_used[number] -= demand.memory
         self._disk_used[number] -= demand.disk
         self._alloc_count[number] -= 1
@@ -178,10 +196,12 @@ class NodeTable:
 
     def change(self, number: int, old: Demand, new: Demand) -> None:
         """Accounts for a live allocation whose demand changed."""
-        self._cpu_used[number] += new.cpu - old.cpu
+        more = self.cpu_ask(number, new) - self.cpu_ask(number, old)
+        self._cpu_used[number] += more
+        self._cores_used[number] += new.cores - old.cores
         self._memory_used[number] += new.memory - old.memory
         self._disk_used[number] += new.disk - old.disk
-        if new.cpu < old.cpu or new.memory < old.memory or new.disk < old.disk:
+        if more < 0 or new.memory < old.memory or new.disk < old.disk:
             self.grown.add(number)
 
     def add_ports(self, number: int, ports: Iterable[AllocatedPort]) -> None:
@@ -189,6 +209,12 @@ class NodeTable:
         used = self._ports.setdefault(number, {})
         for port in ports:
             used[port.host_ip] = used.get(port.host_ip, 0) | 1 << port.value
+
+    def add_port_sets(self, number: int, ports: Mapping[str, int]) -> None:
+        """The same with bit sets by address."""
+        used = self._ports.setdefault(number, {})
+        for ip, bits in ports.items():
+            used[ip] = used.get(ip, 0) | bits
 
     def set_ports(self, number: int, ports: Iterable[AllocatedPort]) -> None:
         """Replaces the used ports of a node. Freed ports are recomputed from the remaining allocations, because two

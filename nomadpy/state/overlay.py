@@ -5,7 +5,7 @@ from __future__ import annotations
 from nomadpy.model.alloc import Allocation
 from nomadpy.model.evaluation import Deployment
 from nomadpy.model.job import Job
-from nomadpy.model.node import Node, SchedulerConfiguration
+from nomadpy.model.node import Node, NodePool, SchedulerConfiguration
 from nomadpy.state.store import StateStore
 from nomadpy.state.view import Claim, NodeColumns
 
@@ -39,6 +39,9 @@ class Overlay:
 
     def node(self, node_id: str) -> Node | None:
         return self._store.node(node_id)
+
+    def node_pool(self, name: str) -> NodePool | None:
+        return self._store.node_pool(name)
 
     def node_number(self, node_id: str) -> int:
         return self._store.node_number(node_id)

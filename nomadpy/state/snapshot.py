@@ -42,7 +42,10 @@ JOBS_STORED = frozenset(
     {"versions", "submissions", "summaries", "scaling_events", "periodic_launches", "children", "everywhere"}
 )
 JOBS_REBUILT, JOBS_TRANSIENT = frozenset({"current"}), frozenset({"tracked_versions"})
-NODE_COLUMNS = ("_cpu", "_memory", "_disk", "_cpu_used", "_memory_used", "_disk_used", "_alloc_count", "_ready")
+NODE_COLUMNS = (
+    *("_cpu", "_memory", "_disk", "_core_mhz", "_cpu_used", "_memory_used", "_disk_used", "_cores_used"),
+    *("_alloc_count", "_ready"),
+)
 NODES_STORED = frozenset({"size", "nodes", "facts_version", "_identities", *NODE_COLUMNS})
 NODES_REBUILT, NODES_TRANSIENT = frozenset({"_numbers", "_ports", "_capacity"}), frozenset({"grown"})
 

@@ -169,6 +169,10 @@ class StateStore:
         """A node by its full id."""
         return self.nodes.get(node_id)
 
+    def node_pool(self, name: str) -> NodePool | None:
+        """A node pool by name."""
+        return self.node_pools.get(name)
+
     def node_number(self, node_id: str) -> int:
         """The node's position in the columns; -1 when unknown."""
         return self.nodes.number(node_id)

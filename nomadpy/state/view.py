@@ -16,7 +16,7 @@ from nomadpy.model.alloc import Allocation
 from nomadpy.model.demand import Demand
 from nomadpy.model.evaluation import Deployment
 from nomadpy.model.job import Job
-from nomadpy.model.node import Node, SchedulerConfiguration
+from nomadpy.model.node import Node, NodePool, SchedulerConfiguration
 
 IntColumn = npt.NDArray[np.int64]
 BoolColumn = npt.NDArray[np.bool_]
@@ -74,6 +74,10 @@ class NodeColumns(Protocol):
         """Allocations that their client has not declared over."""
 
     @property
+    def core_mhz(self) -> IntColumn:
+        """MHz of one core, which is what a reserved core takes."""
+
+    @property
     def ready(self) -> BoolColumn:
         """Status ready, not draining, eligible."""
 
@@ -105,6 +109,9 @@ class StateView(Protocol):
 
     def node(self, node_id: str) -> Node | None:
         """A node by its full id."""
+
+    def node_pool(self, name: str) -> NodePool | None:
+        """A node pool by name."""
 
     def node_number(self, node_id: str) -> int:
         """The node's position in the columns; -1 when unknown."""

@@ -94,7 +94,11 @@ def _check_capacity(store: StateStore, stopped: set[str], rows: list[Row]) -> No
             ("cpu", resources.cpu.cpu_shares - reserved.cpu.cpu_shares),
             ("memory_mb", resources.memory.memory_mb - reserved.memory.memory_mb),
         ):
-            assert sum(getattr(task.resources, kind) for group in groups for task in group.tasks) <= have, kind
+            wanted = sum(getattr(task.resources, kind) for group in groups for task in group.tasks)
+            if kind == "cpu":
+                cores = sum(task.resources.cores for group in groups for task in group.tasks)
+                wanted += cores * (resources.cpu.cpu_shares // (len(resources.cpu.reservable_cpu_cores) or 1))
+            assert wanted <= have, kind
         disk = sum(group.ephemeral_disk.size_mb for group in groups if group.ephemeral_disk)
         assert disk <= resources.disk.disk_mb - reserved.disk.disk_mb
         if node.node_max_allocs:
@@ -122,16 +126,32 @@ def _check_unique(held: list[Allocation], here: list[Row]) -> None:
         ports.update((p.host_ip, p.value) for p in given.shared.ports if not p.ignore_collision)
         cores.update(core for task in given.tasks.values() for core in task.cpu.reserved_cores)
         devices.update(i for task in given.tasks.values() for d in task.devices for i in d.device_ids)
-    for block, group, _, _, position in here:
+    for block, group, node, _, position in here:
         detail = block.details.get(position)
-        wanted = sum(len(n.reserved_ports) + len(n.dynamic_ports) for n in group.networks[:1])
-        assert (len(detail.ports) if detail else 0) == wanted, "every port that is asked for is given"
+        wanted = [port for network in group.networks[:1] for port in (*network.reserved_ports, *network.dynamic_ports)]
+        in_columns = _column_ports(block, node, position)
+        assert len(detail.ports if detail else ()) + len(in_columns) == len(wanted), "every port asked for is given"
+        ports.update(in_columns)
+        low, high = node.node_resources.min_dynamic_port, node.node_resources.max_dynamic_port
+        for asked, (_, value) in zip(wanted, in_columns, strict=False):
+            assert value == asked.value or (not asked.value and low <= value <= high)
         if detail is not None:
             ports.update((p.host_ip, p.value) for p in detail.ports if not p.ignore_collision)
             cores.update(core for given in detail.reserved_cores.values() for core in given)
             devices.update(i for given in detail.devices.values() for d in given for i in d.device_ids)
     for counter in (ports, cores, devices):
         assert not counter or max(counter.values()) == 1, f"given out twice: {counter.most_common(1)}"
+
+
+def _column_ports(block: PlaceBlock, node: Node, position: int) -> list[tuple[str, int]]:
+    if not block.port_values:
+        return []
+    numbers = np.frombuffer(block.nodes, "<u4")
+    values = np.frombuffer(block.port_values, "<u2").reshape(len(numbers), -1)[position].tolist()
+    addresses = {address.address for network in node.node_resources.node_networks for address in network.addresses}
+    hosts = block.port_hosts[int(numbers[position])]
+    assert set(hosts) <= addresses
+    return list(zip(hosts, values, strict=True))
 
 
 def _check_names(store: StateStore, decision: Decision, stopped: set[str], rows: list[Row]) -> None:

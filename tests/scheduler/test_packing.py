@@ -27,8 +27,8 @@ def one_at_a_time(ranking: Ranking, fleet: Fleet, demand: Demand, room: np.ndarr
             break
         counts[best] += 1
         ranking.add(best, 1)
-        fleet.cpu_free[best] -= demand.cpu
-        fleet.memory_free[best] -= demand.memory
+        fleet.left[0, best] -= demand.cpu
+        fleet.left[1, best] -= demand.memory
     return counts
 
 
@@ -58,7 +58,7 @@ def build(case: dict[str, object]) -> tuple[Ranking, Fleet, Demand]:
     demand = Demand(case["cpu"], case["memory"])  # type: ignore[arg-type]
     fleet = Fleet(world.store)
     if case["used"]:
-        fleet.cpu_free -= np.array(case["used"])
+        fleet.left[0] -= np.array(case["used"])
     ranking = Ranking(fleet, job, job.task_groups[0], demand, str(case["algorithm"]))
     if case["held"]:
         for number, held in enumerate(case["held"]):  # type: ignore[arg-type]

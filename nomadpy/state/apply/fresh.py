@@ -55,7 +55,7 @@ def place_fresh(store: StateStore, index: int, now_ns: int, plans: Sequence[c.Pl
 
 def _only_adds(plan: c.PlanResult) -> bool:
     return not (plan.stops or plan.annotate or plan.in_place or plan.deployment_updates) and not any(
-        block.details for block in plan.places
+        block.details or block.port_values for block in plan.places
     )
 
 

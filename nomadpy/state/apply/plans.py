@@ -15,7 +15,7 @@ import numpy.typing as npt
 from nomadpy.model.alloc import EVICT, AllocDeploymentStatus, RescheduleTracker
 from nomadpy.model.demand import Demand, group_demand
 from nomadpy.model.job import Job, TaskGroup
-from nomadpy.model.resources import AllocatedDevice
+from nomadpy.model.resources import AllocatedDevice, AllocatedPort
 from nomadpy.state import commands as c
 from nomadpy.state.allocs import CLIENT, DESIRED_CODE, NewRows
 from nomadpy.state.apply import deployments
@@ -29,6 +29,7 @@ Numbers = npt.NDArray[np.uint32]
 Block = tuple[c.PlaceBlock, Job, TaskGroup, Numbers, npt.NDArray[np.bool_]]
 _Thing = tuple[str, ...]  # ("core", number) or (vendor, type, name, id) of a device
 _PORT_MAX = 65_535
+_PORT_BYTES = 8192
 
 
 class _Room:
@@ -53,7 +54,7 @@ class _Room:
 
     def take(self, number: int, demand: Demand, count: int) -> None:
         """Counts what an earlier block of the same plan uses against what its stops gave back."""
-        taken = Demand(-demand.cpu * count, -demand.memory * count, -demand.disk * count)
+        taken = Demand(-demand.cpu * count, -demand.memory * count, -demand.disk * count, -demand.cores * count)
         self.demand[number] = self.demand.get(number, Demand()) + taken
 
     def take_things(self, number: int, detail: c.PlacedAlloc) -> None:
@@ -211,7 +212,7 @@ def _place_all(store: StateStore, index: int, now_ns: int, plan: c.PlanResult, r
     for block in plan.places:
         job = store.jobs.version((block.namespace, block.job_id), block.job_version)
         group = job.group(block.group) if job else None
-        if job is None or group is None or len(block.name_indexes) != len(block.nodes) or len(block.nodes) % 4:
+        if job is None or group is None or not _is_sound(block, group):
             refused += -(-len(block.nodes) // 4)
             continue
         nodes = np.frombuffer(block.nodes, dtype="<u4")
@@ -223,6 +224,20 @@ def _place_all(store: StateStore, index: int, now_ns: int, plan: c.PlanResult, r
     for each in blocks:
         _place_block(store, index, now_ns, each)
     return refused
+
+
+def _is_sound(block: c.PlaceBlock, group: TaskGroup) -> bool:
+    """Whether the arrays of a block belong together."""
+    count, odd = divmod(len(block.nodes), 4)
+    if odd or len(block.name_indexes) != len(block.nodes):
+        return False
+    if not block.port_values:
+        return True
+    asked = len(group.networks[0].reserved_ports) + len(group.networks[0].dynamic_ports) if group.networks else 0
+    numbers = set(np.frombuffer(block.nodes, dtype="<u4").tolist())
+    return len(block.port_values) == 2 * count * asked and all(
+        len(block.port_hosts.get(number, ())) == asked for number in numbers
+    )
 
 
 def _fitting(
@@ -238,9 +253,15 @@ def _fitting(
     keep &= columns.ready[known]
     vacated = {at: _vacate(store, detail, room) for at, detail in block.details.items() if detail.preempted_alloc_ids}
     counts = np.bincount(known[keep], minlength=columns.size)
-    over = _lacking(columns.cpu - columns.cpu_used, counts, demand.cpu, room, "cpu")
+    cpu_free, core_mhz = columns.cpu - columns.cpu_used, columns.core_mhz
+    for number, given in room.demand.items():
+        cpu_free[number] += given.cores * core_mhz[number]
+    over = _lacking(cpu_free, counts, demand.cpu + demand.cores * core_mhz, room, "cpu")
     over |= _lacking(columns.memory - columns.memory_used, counts, demand.memory, room, "memory")
     over |= _lacking(columns.disk - columns.disk_used, counts, demand.disk, room, "disk")
+    if block.port_values:
+        collisions = _collisions(store, block, known, keep, room)
+        over[collisions] = True
     keep &= ~over[known]
     for position, detail in sorted(block.details.items()):
         if 0 <= position < len(keep) and keep[position]:
@@ -270,11 +291,60 @@ def _vacate(store: StateStore, detail: c.PlacedAlloc, room: _Room) -> list[int]:
 
 
 def _lacking(
-    free: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], ask: int, room: _Room, dimension: str
+    free: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int64],
+    ask: int | npt.NDArray[np.int64],
+    room: _Room,
+    dimension: str,
 ) -> npt.NDArray[np.bool_]:
     for number, demand in room.demand.items():
         free[number] += getattr(demand, dimension)
     return (counts > 0) & (counts * ask > free)
+
+
+def _port_rows(block: c.PlaceBlock) -> npt.NDArray[np.uint16]:
+    """The port numbers of a block, one row an allocation."""
+    return np.frombuffer(block.port_values, dtype="<u2").reshape(len(block.nodes) // 4, -1)
+
+
+def _port_sets(
+    rows: npt.NDArray[np.uint16], nodes: npt.NDArray[np.int64], hosts: Mapping[int, tuple[str, ...]]
+) -> Iterator[tuple[int, dict[str, int], bool]]:
+    """Per node the sets of its ports by address, and whether each occurs once."""
+    order = np.argsort(nodes, kind="stable")
+    numbers, counts = np.unique(nodes, return_counts=True)
+    start = 0
+    for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+        mine = rows[order[start : start + count]]
+        start += count
+        ports: dict[str, bytearray] = {}
+        once = True
+        for ip, column in zip(hosts[number], mine.T.tolist(), strict=True):
+            held = ports.setdefault(ip, bytearray(_PORT_BYTES))
+            for port in column:
+                once = once and not held[port >> 3] & 1 << (port & 7)
+                held[port >> 3] |= 1 << (port & 7)
+        yield number, {ip: int.from_bytes(held, "little") for ip, held in ports.items()}, once
+
+
+def _collisions(
+    store: StateStore,
+    block: c.PlaceBlock,
+    nodes: npt.NDArray[np.int64],
+    keep: npt.NDArray[np.bool_],
+    room: _Room,
+) -> list[int]:
+    """The nodes on which a port of the block is not free; for the others the ports count as taken by the plan."""
+    rows = _port_rows(block)
+    found = []
+    for number, ports, once in _port_sets(rows[keep], nodes[keep], block.port_hosts):
+        used, placed = _used_ports(store, number, room), room.ports.setdefault(number, {})
+        if not once or any((used.get(ip, 0) | placed.get(ip, 0)) & bits for ip, bits in ports.items()):
+            found.append(number)
+            continue
+        for ip, bits in ports.items():
+            placed[ip] = placed.get(ip, 0) | bits
+    return found
 
 
 def _is_taken(store: StateStore, number: int, detail: c.PlacedAlloc, room: _Room) -> bool:
@@ -291,7 +361,8 @@ def _is_taken(store: StateStore, number: int, detail: c.PlacedAlloc, room: _Room
     return not held.isdisjoint(wanted)
 
 
-def _ports_taken(store: StateStore, number: int, detail: c.PlacedAlloc, room: _Room) -> bool:
+def _used_ports(store: StateStore, number: int, room: _Room) -> dict[str, int]:
+    """The ports that live allocations hold on a node and the plan leaves alone."""
     used = store.nodes.used_ports(number)
     if number in room.with_ports:
         # Summed anew instead of subtracted: two allocations may share a port with ``ignore_collision``.
@@ -299,6 +370,11 @@ def _ports_taken(store: StateStore, number: int, detail: c.PlacedAlloc, room: _R
         for row in _remaining(store, number, room):
             for port in store.allocs.extra(row).ports:
                 used[port.host_ip] = used.get(port.host_ip, 0) | 1 << port.value
+    return used
+
+
+def _ports_taken(store: StateStore, number: int, detail: c.PlacedAlloc, room: _Room) -> bool:
+    used = _used_ports(store, number, room)
     placed = room.ports.get(number, {})
     for port in detail.ports:
         if not 0 <= port.value <= _PORT_MAX:
@@ -335,11 +411,32 @@ def _place_block(store: StateStore, index: int, now_ns: int, placed: Block) -> N
     for position, detail in block.details.items():
         if position in row_of:
             _set_detail(store, index, now_ns, row_of[position], detail)
+    if block.port_values:
+        _set_ports(store, block, group, first, kept, _port_rows(block)[keep])
     if block.deployment_id:
         canaries = [row_of[at] for at, detail in sorted(block.details.items()) if detail.canary and at in row_of]
         deployments.count_placed(store, index, now_ns, first, count=len(kept), canary_rows=canaries)
     store.jobs.count(job, group.name, index, starting=len(kept), queued=-len(kept))
     store.touch("allocs", "job_summary")
+
+
+def _set_ports(
+    store: StateStore,
+    block: c.PlaceBlock,
+    group: TaskGroup,
+    first: int,
+    nodes: Numbers,
+    rows: npt.NDArray[np.uint16],
+) -> None:
+    """Notes the ports that the allocations of a block were given."""
+    asked = (*group.networks[0].reserved_ports, *group.networks[0].dynamic_ports)
+    for row, (number, values) in enumerate(zip(nodes.tolist(), rows.tolist(), strict=True), first):
+        store.allocs.edit(row).ports = tuple(
+            AllocatedPort(label=port.label, value=value, to=value if port.to == -1 else port.to, host_ip=ip)
+            for port, value, ip in zip(asked, values, block.port_hosts[number], strict=True)
+        )
+    for number, ports, _ in _port_sets(rows, nodes.astype(np.int64), block.port_hosts):
+        store.nodes.add_port_sets(number, ports)
 
 
 def _evict(store: StateStore, index: int, now_ns: int, alloc_id: str, *, by: int) -> None:

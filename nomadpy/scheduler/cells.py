@@ -1,0 +1,239 @@
+"""Many small groups, one after the other: the best node without a look at every node.
+
+Nodes that lasting conditions cannot tell apart stand together in *cells*. For each ask (a demand under a scoring
+algorithm) every node's fit is kept, and each cell's best; a group's conditions are then one bar per cell. Finding the
+best node takes a look at the cells, and a placement changes one node in one cell. What other asks' placements change
+is caught up with when an ask is used again.
+
+A key holds a node's rank and its number in one integer, so that the larger key is the better node, the lower number
+among equals: comparing keys is the whole decision.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from nomadpy.model.demand import Demand
+from nomadpy.scheduler.facts import Facts
+from nomadpy.scheduler.grains import PARTS, crowding, fit, fit_one
+from nomadpy.state.view import BoolColumn, IntColumn
+
+MOST_NODES = 1 << 20  # numbers fit into the lower bits of a key
+_LAST = MOST_NODES - 1
+_SHIFT = 20
+_NONE = -(1 << 62)
+_OPEN = (1 << 62) - 1
+_CELL_MAX = 256
+_BYTES_KEPT = 1 << 26
+_FEW = 6
+
+
+class Cells:
+    """The nodes of a fleet in an order in which alike ones are neighbours. ``order`` are their numbers."""
+
+    def __init__(self, facts: Facts) -> None:
+        traits = facts.traits()
+        numbers = np.arange(facts.size)
+        by = (numbers, traits, facts.class_codes, facts.memory_scale, facts.cpu_scale)
+        self.order: IntColumn = np.lexsort(by)
+        alike: BoolColumn = np.ones(max(facts.size - 1, 0), dtype=np.bool_)
+        for column in by[1:]:
+            ordered = column[self.order]
+            alike &= ordered[1:] == ordered[:-1]
+        starts: list[int] = []
+        edges = [0, *(np.flatnonzero(~alike) + 1).tolist(), facts.size]
+        for first, end in itertools.pairwise(edges):
+            starts += range(first, end, _CELL_MAX)
+        self.starts: IntColumn = np.array(starts, dtype=np.int64)
+        self.spans = list(zip(starts, [*starts[1:], facts.size], strict=True))
+        sizes = np.diff(np.append(self.starts, facts.size))
+        self.cell_at: list[int] = np.repeat(np.arange(len(starts)), sizes).tolist()
+        position = np.empty(facts.size, dtype=np.int64)
+        position[self.order] = numbers
+        self.position: list[int] = position.tolist()
+        self.low_bits: IntColumn = _LAST - self.order
+        self.cpu_scale: list[float] = facts.cpu_scale.tolist()
+        self.memory_scale: list[float] = facts.memory_scale.tolist()
+
+    def bar(self, mask: BoolColumn) -> IntColumn | None:
+        """Per cell whether its nodes are in the mask, as the upper limit of its best key; None when the mask cuts
+        through a cell."""
+        inside = mask[self.order]
+        some = np.logical_or.reduceat(inside, self.starts)
+        if not np.array_equal(some, np.logical_and.reduceat(inside, self.starts)):
+            return None
+        return np.where(some, _OPEN, _NONE)
+
+
+class Ask:
+    """The keys of all nodes for one demand: those for which it is the first allocation of its group there."""
+
+    def __init__(self, cells: Cells, facts: Facts, demand: Demand, algorithm: str, free: IntColumn) -> None:
+        self._cells, self._facts, self._demand, self._algorithm = cells, facts, demand, algorithm
+        self._keys: IntColumn = self._work_out(cells.order, free) + cells.low_bits
+        self._best: IntColumn = np.maximum.reduceat(self._keys, cells.starts)
+        self._barred: IntColumn = np.empty_like(self._best)
+        self.seen = 0  # how much of the log of changes it knows
+
+    def _work_out(self, numbers: IntColumn, free: IntColumn) -> IntColumn:
+        """Keys without the number bits."""
+        facts, demand = self._facts, self._demand
+        left = free[:, numbers]
+        left[0] -= demand.cpu
+        left[1] -= demand.memory
+        left[2] -= demand.disk
+        left[3] -= 1
+        fits = left.min(axis=0) >= 0
+        grains = fit(self._algorithm, left[0], left[1], facts.cpu_scale[numbers], facts.memory_scale[numbers])
+        keys: IntColumn = grains.astype(np.int64)
+        keys *= PARTS
+        keys <<= _SHIFT
+        keys[~fits] = _NONE
+        return keys
+
+    def catch_up(self, changed: Sequence[int], free: IntColumn) -> None:
+        """Works out anew what the nodes are worth that changed."""
+        cells = self._cells
+        numbers = list(set(changed))
+        at = [cells.position[number] for number in numbers]
+        self._keys[at] = self._work_out(np.array(numbers), free) + cells.low_bits[at]
+        touched = {cells.cell_at[position] for position in at}
+        if len(touched) > _FEW:
+            np.maximum.reduceat(self._keys, cells.starts, out=self._best)
+        else:
+            for cell in touched:
+                self._look_again(cell)
+
+    def _look_again(self, cell: int) -> None:
+        start, end = self._cells.spans[cell]
+        self._best[cell] = np.maximum.reduce(self._keys[start:end])
+
+    def top(self, bar: IntColumn, count: int) -> list[tuple[int, float]]:
+        """The best nodes with their ranks, best first."""
+        barred = np.minimum(self._best, bar)
+        if count == 1:
+            key = int(barred.max(initial=_NONE))
+            return [(_LAST - (key & _LAST), float(key >> _SHIFT))] if key > _NONE + _LAST else []
+        keys: list[int] = []
+        for cell in np.argsort(-barred, kind="stable")[:count].tolist():
+            if barred[cell] > _NONE + _LAST:
+                start, end = self._cells.spans[cell]
+                keys += self._keys[start:end].tolist()
+        best = heapq.nlargest(count, keys)
+        return [(_LAST - (key & _LAST), float(key >> _SHIFT)) for key in best if key > _NONE + _LAST]
+
+    def choose(
+        self, bar: IntColumn, wanted: int, free: IntColumn, *, desired: float, alone: bool
+    ) -> tuple[list[int], dict[int, int]]:
+        """Where ``wanted`` allocations of a group go that has none yet: the node of each in order, and how many each
+        node gets. The ask's keys are then those after these placements; ``free`` is left to the caller. ``alone``: no
+        node may have two."""
+        cells, keys, best, barred = self._cells, self._keys, self._best, self._barred
+        out: list[int] = []
+        runs: dict[int, _Run] = {}
+        again: list[int] = []  # keys of the nodes in ``runs`` for one more, negative: a heap
+        stale, top = -1, 0
+        while len(out) < wanted:
+            if stale >= 0:
+                self._look_again(stale)
+            if stale >= 0 or not out:
+                np.minimum(best, bar, out=barred)
+                cell = int(barred.argmax())
+                top = barred.item(cell)
+            stale = -1
+            if again and (-again[0] > top or top <= _NONE + _LAST):
+                number = _LAST - (-heapq.heappop(again) & _LAST)
+                run = runs[number]
+            elif top > _NONE + _LAST:
+                number = _LAST - (top & _LAST)
+                run = runs[number] = _Run(cells.position[number], free[:, number].tolist())
+                keys[run.position] = _NONE
+                stale = cell
+            else:
+                break
+            out.append(number)
+            self._grow(run, number)
+            if run.grains is not None and not alone:
+                rank = (run.grains - crowding(run.count, desired)) * (PARTS // 2)
+                heapq.heappush(again, -((rank << _SHIFT) | (_LAST - number)))
+        if stale >= 0:
+            self._look_again(stale)
+        for number, run in runs.items():
+            key = _NONE if run.grains is None else (run.grains * PARTS) << _SHIFT
+            key += _LAST - number
+            keys[run.position] = key
+            cell = cells.cell_at[run.position]
+            if key > best[cell]:
+                best[cell] = key
+        return out, {number: run.count for number, run in runs.items()}
+
+    def _grow(self, run: _Run, number: int) -> None:
+        """Counts one allocation more on a node, and what yet another one would be worth there."""
+        demand, left = self._demand, run.left
+        run.count += 1
+        left[0] -= demand.cpu
+        left[1] -= demand.memory
+        left[2] -= demand.disk
+        left[3] -= 1
+        cpu, memory = left[0] - demand.cpu, left[1] - demand.memory
+        if cpu < 0 or memory < 0 or left[2] < demand.disk or left[3] < 1:
+            run.grains = None
+            return
+        cells = self._cells
+        run.grains = fit_one(self._algorithm, cpu, memory, cells.cpu_scale[number], cells.memory_scale[number])
+
+
+class _Run:
+    """What a group gets on one node. ``grains``: the fit of another one, None when it does not fit."""
+
+    __slots__ = ("count", "grains", "left", "position")
+
+    def __init__(self, position: int, left: list[int]) -> None:
+        self.position = position
+        self.left = left
+        self.count = 0
+        self.grains: int | None = None
+
+
+class Asks:
+    """The asks that were used lately, over one order of the nodes, with the log of nodes that changed."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.cells = Cells(facts)
+        self._facts = facts
+        self._kept: dict[tuple[Demand, str], Ask] = {}
+        self._most = max(4, _BYTES_KEPT // (8 * max(facts.size, 1)))
+        self._changed: list[int] = []
+        self._log_most = 4 * facts.size + 4096
+
+    def note(self, numbers: Sequence[int]) -> None:
+        """Logs that what is free on some nodes changed."""
+        self._changed += numbers
+        if len(self._changed) > self._log_most:
+            self._kept.clear()
+            self._changed.clear()
+
+    def ask(self, demand: Demand, algorithm: str, free: IntColumn) -> Ask:
+        """The ask, up to date with what is free."""
+        key = demand, algorithm
+        found = self._kept.get(key)
+        if found is None:
+            if len(self._kept) >= self._most:
+                del self._kept[next(iter(self._kept))]
+            found = self._kept[key] = Ask(self.cells, self._facts, demand, algorithm, free)
+        elif found.seen < len(self._changed):
+            found.catch_up(self._changed[found.seen :], free)
+        found.seen = len(self._changed)
+        return found
+
+    def forget(self, demand: Demand, algorithm: str) -> None:
+        """Drops an ask whose last choice is not carried out."""
+        self._kept.pop((demand, algorithm), None)
+
+    def knows(self, ask: Ask) -> None:
+        """Says that the ask knows of every change so far, because it made the last ones."""
+        ask.seen = len(self._changed)
