@@ -49,7 +49,8 @@ def _join(prefix: str) -> dict[str, Key]:
 _SERVER: dict[str, Any] = {
     "enabled": Key("bool", "server_enabled"),
     "bootstrap_expect": Key("int", "bootstrap_expect"),
-    **_many("duration", "server.", "heartbeat_grace min_heartbeat_ttl failover_heartbeat_ttl job_gc_interval"),
+    **_many("duration", "server.", "heartbeat_grace min_heartbeat_ttl failover_heartbeat_ttl mass_grace"),
+    **_many("duration", "server.", "job_gc_interval"),
     **_many("duration", "server.", "job_gc_threshold eval_gc_threshold batch_eval_gc_threshold"),
     **_many("duration", "server.", "deployment_gc_threshold node_gc_threshold"),
     **_many("int", "server.", "job_default_priority job_max_priority job_max_count job_tracked_versions"),

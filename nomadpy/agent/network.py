@@ -44,6 +44,7 @@ from nomadpy.server.bootstrap import candidates
 from nomadpy.server.bootstrapper import METHOD, Bootstrapper, bootstrap
 from nomadpy.server.cluster import RaftCluster
 from nomadpy.server.server import Server
+from nomadpy.server.takeover import TAKEN_OVER, take_over_journal
 
 log = logging.getLogger(__name__)
 
@@ -155,6 +156,16 @@ class ServerNetwork:
 
         self._log = LateLog(first)
         return self._log
+
+    def _make_bootstrapper(self) -> Bootstrapper:
+        """Takes over what an earlier version stored, if that is so: such a server was a cluster of its own."""
+        assert self._server is not None
+        raft = self._directory / "raft"
+        tracked = self._server.config.job_tracked_versions
+        taken = take_over_journal(raft, name=self.server_id, tracked_versions=tracked) or (raft / TAKEN_OVER).exists()
+        expect = 1 if taken else self._config.bootstrap_expect
+        path = self._directory / "first-configuration.json"
+        return Bootstrapper(self.server_id, expect, path, rng=random.SystemRandom())
 
     async def _begin_log(self, apply: Apply) -> RaftLog:
         assert self._bootstrapper is not None
@@ -314,12 +325,7 @@ class ServerNetwork:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listens and gossips until cancelled. Raises Invalid when a port cannot be bound."""
-        self._bootstrapper = Bootstrapper(
-            self.server_id,
-            self._config.bootstrap_expect,
-            self._directory / "first-configuration.json",
-            rng=random.SystemRandom(),
-        )
+        self._bootstrapper = self._make_bootstrapper()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             await nursery.start(self.peers.run)
