@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
 import pytest
 import trio
 from cluster_builders import SECRET, make_job, node_id
-from server_world import World, running
+from server_world import World, mono_ns, running, wall_ns
 
 from nomadpy.model.caller import ANYONE
 from nomadpy.model.errors import Invalid
+from nomadpy.model.node import Namespace
+from nomadpy.raft.contract import Apply
+from nomadpy.raft.raftlog import RaftLog, Snapshots
+from nomadpy.server.config import ServerConfig
+from nomadpy.server.server import Server
 from nomadpy.state import commands as c
 from nomadpy.state.archive import SnapshotMeta, pack
 from nomadpy.state.sections import UnreadableSnapshot
@@ -110,3 +120,42 @@ async def test_a_restore_that_cannot_be_finished_leaves_nothing_behind(monkeypat
         with pytest.raises(Invalid, match="no"):
             await world.server.backups.restore(ANYONE, archive)
         assert world.server.store.staged is None
+
+
+async def test_the_lifted_index_survives_restarts_from_log_and_snapshot(tmp_path: Path) -> None:
+    async with running() as old:
+        old.server.store.set_position(10_000, old.server.store.log_index)
+        await old.register(make_job("job", count=1))
+        archive = await save(old)
+    seen = 0
+    for every_entries in (10_000, 4, 4):
+        async with replicated(tmp_path, every_entries) as server:
+            store = server.store
+            if seen == 0:
+                await server.backups.restore(ANYONE, archive)
+            else:
+                assert store.index == seen
+                assert store.job("default", "job") is not None
+            for number in range(6):
+                outcome = await server.propose(c.UpsertNamespace(namespace=Namespace(name=f"n{number}"), now_ns=1))
+                assert outcome.index > max(seen, 10_001)
+            seen = store.index
+            assert server.log.statistics().last_index < 100
+    assert list((tmp_path / "snapshots").iterdir())
+
+
+@asynccontextmanager
+async def replicated(directory: Path, every_entries: int) -> AsyncIterator[Server]:
+    """A server alone on a replicated log."""
+
+    def make_log(apply: Apply) -> RaftLog:
+        snapshots = Snapshots(lambda: server.freeze_state(), lambda *args: server.restore_state(*args), every_entries)
+        return RaftLog(directory, apply, name="one", snapshots=snapshots)
+
+    server = Server(ServerConfig(), make_log, rng=random.Random(1), wall_ns=wall_ns, mono_ns=mono_ns)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        yield server
+        # A snapshot that is being written is not waited for.
+        await trio.sleep(0.2)
+        nursery.cancel_scope.cancel()
