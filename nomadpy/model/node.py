@@ -153,6 +153,11 @@ class PreemptionConfig(Noun):
     service_scheduler_enabled: bool = False
 
 
+SCHEDULER_ALGORITHMS = ("binpack", "spread", "balanced")
+"""How nodes are scored: the fullest first, the emptiest first (both Nomad's), or the fullest first that keeps cpu and
+memory in proportion, which leaves less of one stranded without the other (ours)."""
+
+
 class SchedulerConfiguration(Noun):
     """Cluster-wide scheduling switches, kept in replicated state."""
 

@@ -52,7 +52,10 @@ class Version:
         self.given = given
         self.prerelease = prerelease
         parts = tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in prerelease.split(".") if p)
-        self.rank: _Rank = (segments, 0 if prerelease else 1, parts)
+        end = len(segments)
+        while end and not segments[end - 1]:
+            end -= 1  # what was not written counts as zero: 1.2.3 and 1.2.3.0 are equal
+        self.rank: _Rank = (segments[:end], 0 if prerelease else 1, parts)
 
 
 def parse_version(text: str, *, strict: bool = False) -> Version | None:
@@ -100,9 +103,10 @@ def _prerelease_fits(version: Version, bound: Version) -> bool:
 
 
 def _same_line(version: Version, bound: Version) -> bool:
-    """Whether all written segments but the last agree: ``~> 1.2.3`` stays in 1.2, ``~> 1.2`` in 1."""
+    """Whether all written segments but the last agree: ``~> 1.2.3`` stays in 1.2, ``~> 1.2`` in 1. A version with fewer
+    segments than the bound is on no line of it (go-version)."""
     kept = bound.given - 1
-    return version.segments[:kept] == bound.segments[:kept]
+    return len(version.segments) >= len(bound.segments) and version.segments[:kept] == bound.segments[:kept]
 
 
 @functools.lru_cache(maxsize=1024)

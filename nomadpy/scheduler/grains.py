@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nomadpy.model.node import SCHEDULER_ALGORITHMS
 from nomadpy.scheduler.facts import LOG2_10
 from nomadpy.state.view import IntColumn
 
 FloatColumn = npt.NDArray[np.float64]
 
-BINPACK, SPREAD, BALANCED = "binpack", "spread", "balanced"
-ALGORITHMS = (BINPACK, SPREAD, BALANCED)
+BINPACK, SPREAD, BALANCED = ALGORITHMS = SCHEDULER_ALGORITHMS
 
 GRAIN = float(1 << 34)
 PARTS = 60

@@ -20,6 +20,7 @@ from nomadpy.model.evaluation import (
 from nomadpy.model.ids import new_uuid
 from nomadpy.model.time import SECOND
 from nomadpy.scheduler import Decision, Fleet, schedule
+from nomadpy.scheduler.batch import by_ask
 from nomadpy.server.broker import FOLLOW_UP_DELAY_NS, FOLLOW_UP_SPREAD_NS, Delivery, cancelled
 from nomadpy.state import commands as c
 from nomadpy.state.store import StateStore
@@ -75,7 +76,7 @@ class Worker:
         """Decides a batch, slice by slice, and proposes each; what lost placements at apply is decided again on the
         newer state. Between slices the loop serves heartbeats and requests."""
         server, store = self._server, self._server.store
-        left = deque((delivery, 1) for delivery in deliveries)
+        left = deque((delivery, 1) for delivery in by_ask(store, deliveries, lambda delivery: delivery.evaluation))
         while left:
             self._fleet = Fleet(store, self._fleet)
             view_index = store.index

@@ -219,7 +219,7 @@ def test_the_schedulers_switches(dev: Agent) -> None:
         assert dev.get(path)["SchedulerConfig"]["SchedulerAlgorithm"] == "spread"
     finally:
         dev.put(path, before)
-    assert "binpack or spread" in dev.put(path, {"SchedulerAlgorithm": "x"}, status=400)
+    assert "binpack, spread or balanced" in dev.put(path, {"SchedulerAlgorithm": "x"}, status=400)
     assert dev.http.put(path, params={"cas": "x"}, json={"SchedulerAlgorithm": "spread"}).status_code == 400
 
 

@@ -12,6 +12,7 @@ from nomadpy.model.evaluation import TRIGGER_ALLOC_STOP, TRIGGER_NODE_UPDATE, Ev
 from nomadpy.model.node import (
     ELIGIBLE,
     INELIGIBLE,
+    SCHEDULER_ALGORITHMS,
     DrainStrategy,
     Namespace,
     Node,
@@ -180,8 +181,7 @@ class FleetHandlers:
     ) -> tuple[bool, int]:
         """Replaces the scheduling switches; (False, index) when the compare-and-set lost."""
         caller.require("", "operator:write")
-        if config.scheduler_algorithm not in ("binpack", "spread"):
-            raise Invalid(f'invalid scheduler algorithm "{config.scheduler_algorithm}"; use binpack or spread')
+        _check_algorithm(config.scheduler_algorithm)
         outcome = await self._server.propose(
             c.SetSchedulerConfig(now_ns=self._server.wall_ns(), config=config, cas_index=cas)
         )
@@ -210,6 +210,7 @@ class FleetHandlers:
     async def upsert_node_pool(self, caller: Caller, pool: NodePool) -> int:
         """Creates or changes a node pool; returns the index."""
         caller.require("", "node_pool:write")
+        _check_pool_config(pool)
         outcome = await self._server.propose(c.UpsertNodePool(now_ns=self._server.wall_ns(), pool=pool))
         return outcome.index
 
@@ -218,6 +219,21 @@ class FleetHandlers:
         caller.require("", "node_pool:delete")
         outcome = await self._server.propose(c.DeleteNodePool(now_ns=self._server.wall_ns(), name=name))
         return outcome.index
+
+
+def _check_algorithm(algorithm: object) -> None:
+    if algorithm not in SCHEDULER_ALGORITHMS:
+        *some, last = SCHEDULER_ALGORITHMS
+        raise Invalid(f'invalid scheduler algorithm "{algorithm}"; use {", ".join(some)} or {last}')
+
+
+def _check_pool_config(pool: NodePool) -> None:
+    """Refuses what a pool's own scheduler configuration cannot mean."""
+    own = pool.scheduler_configuration or {}
+    if own.get("SchedulerAlgorithm"):
+        _check_algorithm(own["SchedulerAlgorithm"])
+    if not isinstance(own.get("MemoryOversubscriptionEnabled"), bool | None):
+        raise Invalid("MemoryOversubscriptionEnabled of a node pool's SchedulerConfiguration must be true or false")
 
 
 def _strategy(spec: DrainSpec, now_ns: int) -> DrainStrategy:
