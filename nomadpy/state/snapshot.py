@@ -50,7 +50,6 @@ NODES_STORED = frozenset({"size", "nodes", "facts_version", "_identities", *NODE
 NODES_REBUILT, NODES_TRANSIENT = frozenset({"_numbers", "_ports", "_capacity"}), frozenset({"grown"})
 
 _TOGETHER = 512
-_PART_BYTES = 8 << 20
 
 
 class _Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -299,9 +298,12 @@ def contents(data: bytes) -> Contents:
     head = read_head(data)
     counts: dict[str, int] = {}
     sizes: dict[str, int] = {}
-    for name, payload, stored in read(data):
-        sizes[name] = sizes.get(name, 0) + stored
-        counts[name] = counts.get(name, 0) + _count(name, payload)
+    try:
+        for name, payload, stored in read(data):
+            sizes[name] = sizes.get(name, 0) + stored
+            counts[name] = counts.get(name, 0) + _count(name, payload)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnreadableSnapshot(f"the snapshot holds something that this version cannot read: {error}") from error
     tables = tuple(SectionSize(name=name, count=counts[name], bytes=sizes[name]) for name in sizes)
     return Contents(version=head.version, index=head.index, tables=tables)
 
