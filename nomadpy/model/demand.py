@@ -46,6 +46,10 @@ def group_demand(group: TaskGroup) -> Demand:
     if len(group.tasks) == 1:
         only = group.tasks[0].resources
         return Demand(only.cpu, only.memory_mb + only.secrets_mb, disk, only.cores)
+    disk = group.ephemeral_disk.size_mb if group.ephemeral_disk else 0
+    if len(group.tasks) == 1:
+        alone = task_demand(group.tasks[0])  # whatever its hook
+        return Demand(alone.cpu, alone.memory, disk, alone.cores)
     main, before, after, cores = Demand(), Demand(), Demand(), 0
     for task in group.tasks:
         demand = task_demand(task)

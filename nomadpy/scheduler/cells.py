@@ -82,17 +82,19 @@ class Ask:
     def _work_out(self, numbers: IntColumn, free: IntColumn) -> IntColumn:
         """Keys without the number bits."""
         facts, demand = self._facts, self._demand
-        left = free[:, numbers]
-        left[0] -= demand.cpu
-        left[1] -= demand.memory
-        left[2] -= demand.disk
-        left[3] -= 1
-        fits = left.min(axis=0) >= 0
-        grains = fit(self._algorithm, left[0], left[1], facts.cpu_scale[numbers], facts.memory_scale[numbers])
+        cpu = free[0][numbers]
+        cpu -= demand.cpu
+        memory = free[1][numbers]
+        memory -= demand.memory
+        # Only a number below zero has the highest bit set.
+        short = cpu | memory
+        short |= free[2][numbers] - demand.disk
+        short |= free[3][numbers] - 1
+        grains = fit(self._algorithm, cpu, memory, facts.cpu_scale[numbers], facts.memory_scale[numbers])
         keys: IntColumn = grains.astype(np.int64)
         keys *= PARTS
         keys <<= _SHIFT
-        keys[~fits] = _NONE
+        keys[short < 0] = _NONE
         return keys
 
     def catch_up(self, changed: Sequence[int], free: IntColumn) -> None:

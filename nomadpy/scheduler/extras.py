@@ -26,12 +26,12 @@ NO_EXTRAS = Assigned()
 
 def wants_extras(group: TaskGroup) -> bool:
     """Whether the group asks for anything that is handed out one by one."""
-    return asks_ports(group.networks) or any(t.resources.cores or t.resources.devices for t in group.tasks)
+    return asks_ports(group.networks) or not asks_only_ports(group)
 
 
 def asks_only_ports(group: TaskGroup) -> bool:
     """Whether ports are all of these that the group asks for."""
-    return not any(task.resources.cores or task.resources.devices for task in group.tasks)
+    return all(not (task.resources.cores or task.resources.devices) for task in group.tasks)
 
 
 def assign(fleet: Fleet, number: int, group: TaskGroup, rng: random.Random) -> Assigned | str:

@@ -43,7 +43,10 @@ def to_grains(values: FloatColumn) -> FloatColumn:
 
 def grains_of(value: float) -> int:
     """One scorer value in grains."""
-    return int(max(-_LARGEST, min(_LARGEST, round(value * GRAIN))))
+    value *= GRAIN
+    if -_LARGEST <= value <= _LARGEST:
+        return round(value)
+    return int(_LARGEST) if value > 0 else -int(_LARGEST)
 
 
 def fit(algorithm: str, cpu_left: Any, memory_left: Any, cpu_scale: Any, memory_scale: Any) -> FloatColumn:

@@ -19,6 +19,7 @@ from nomadpy.state.view import IntColumn
 
 Where = IntColumn | slice
 EVERYWHERE = slice(None)
+_LEAST = -int(GRAIN)
 
 
 def affinity_scores(facts: Facts, job: Job, group: TaskGroup) -> FloatColumn | None:
@@ -50,6 +51,7 @@ class SpreadCount:
         # -1 marks a value that nothing is wanted for, by name or by the implicit rest.
         self._wanted = [given.get(str(value), rest if rest > 0 else -1) / 100 * desired for value in column.values]
         self._lacking = [value is None for value in column.values]
+        self._wanted = [-1.0 if lacks else n for n, lacks in zip(self._wanted, self._lacking, strict=True)]
 
     def add(self, number: int, count: int) -> None:
         """Counts allocations on a node in or, below zero, out."""
@@ -72,17 +74,17 @@ class SpreadCount:
 
     def boost(self, code: int, low: int, high: int) -> int:
         """The grains that a value's nodes get; ``low`` and ``high`` are the ``range``."""
-        if self._lacking[code]:
-            return -int(GRAIN)
         used = self.counts[code]
         if not self.even:
             wanted = self._wanted[code]
-            return grains_of((wanted - (used + 1)) / wanted * self._share) if wanted > 0 else -int(GRAIN)
+            return grains_of((wanted - (used + 1)) / wanted * self._share) if wanted > 0 else _LEAST
+        if self._lacking[code]:
+            return _LEAST
+        if used != low:
+            return grains_of((low - used) / low) if low else 0
         if low == 0:
             return 0
-        if used != low:
-            return grains_of((low - used) / low)
-        return -int(GRAIN) if low == high else grains_of((high - low) / low)
+        return _LEAST if low == high else grains_of((high - low) / low)
 
     def boosts(self) -> FloatColumn:
         """Per node the boost of one more allocation there, in grains."""

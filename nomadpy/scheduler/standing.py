@@ -37,7 +37,9 @@ class Standing:
         self._demand = group_demand(group)
         self._algorithm = fleet.algorithm_for(job.node_pool)
         self._wants_extras = wants_extras(group)
-        self._per_alloc_volume = any(v.per_alloc and v.type != "csi" for v in group.volumes.values())
+        self._per_alloc_volume = bool(group.volumes) and any(
+            v.per_alloc and v.type != "csi" for v in group.volumes.values()
+        )
         self._made_ranking: Ranking | None = None
         self._made_neighbours: Neighbours | None = None
         self._refused: dict[int, str] = {}

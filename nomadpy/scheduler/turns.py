@@ -22,6 +22,7 @@ from nomadpy.state.view import IntColumn
 _LAST, _SHIFT = MOST_NODES - 1, 20
 _SHUT = -(1 << 200)  # below every key
 _DEPTH_MAX, _GROWTH = 64, 4
+_PARTS = [0, *(PARTS // n for n in range(1, 7))]
 _FEW = 24
 
 
@@ -88,11 +89,15 @@ class Turns:
         self._room: list[int] = np.minimum(room, wanted).tolist()
         depth = min(int(room.max(initial=1)), _DEPTH_MAX, 3 * wanted // max(len(numbers), 1) + 2)
         self._block = self._entries(numbers, np.arange(depth))
+        self._scorers = 1 if ranking.affinity is None else 2
+        self._boost = [self._boost_of(division) for division in range(len(self._codes))]
+        self._open = [self._is_open(division) for division in range(len(self._codes))]
         self._index = {number: i for i, number in enumerate(numbers.tolist())}
         self._rows: dict[int, _Row] = {}
-        self._heaps: tuple[list[list[int]], list[list[int]]] = ([], [])
+        self._fresh: list[list[int]] = []
+        self._used: list[list[int]] = []
         held = ranking.held[numbers] > 0
-        for heaps, which in ((self._heaps[0], ~held), (self._heaps[1], held)):
+        for heaps, which in ((self._fresh, ~held), (self._used, held)):
             for division in range(len(self._codes)):
                 entries: list[int] = self._block[which & (self._division == division), 0].tolist()
                 heapify(entries)
@@ -126,56 +131,66 @@ class Turns:
         if len(heads) > _FEW:
             queue = [-head for head in heads]
             heapify(queue)
+        return self._place_few(heads) if queue is None else self._place_queued(heads, queue)
+
+    def _place_few(self, heads: list[int]) -> list[int]:
+        out: list[int] = []
+        head_of, move, count, wanted = self._head, self._move, self._count, self._wanted
+        while len(out) < wanted:
+            best = max(heads, default=_SHUT)
+            if best == _SHUT:
+                break
+            number = _LAST - (best & _LAST)
+            division = heads.index(best)
+            out.append(number)
+            move(division, number)
+            for other in count(division):
+                heads[other] = head_of(other)
+        return out
+
+    def _place_queued(self, heads: list[int], queue: list[int]) -> list[int]:
+        """The same with the heads in a heap, negative, where those that have changed since are passed over."""
         out: list[int] = []
         division_of = self._division.tolist()
-        while len(out) < self._wanted:
-            if queue is None:
-                best = max(heads, default=_SHUT)
-                if best == _SHUT:
-                    break
-                number = _LAST - (best & _LAST)
-                division = heads.index(best)
-            else:
-                best = -queue[0] if queue else _SHUT
-                if best == _SHUT:
-                    break
-                number = _LAST - (best & _LAST)
-                division = division_of[self._index[number]]
-                if heads[division] != best:
-                    heappop(queue)
-                    continue
+        while len(out) < self._wanted and queue and queue[0] != -_SHUT:
+            best = -queue[0]
+            number = _LAST - (best & _LAST)
+            division = division_of[self._index[number]]
+            if heads[division] != best:
+                heappop(queue)
+                continue
             out.append(number)
             self._move(division, number)
             for other in self._count(division):
                 head = heads[other] = self._head(other)
-                if queue is not None:
-                    heappush(queue, -head)
+                heappush(queue, -head)
         return out
+
+    def _boost_of(self, division: int) -> int:
+        values = zip(self._boosts, self._codes[division], strict=False)
+        return sum(boosts.by_value[code] for boosts, code in values)
+
+    def _is_open(self, division: int) -> bool:
+        codes = self._codes[division][len(self._boosts) :]
+        return all(limits.left[code] > 0 for limits, code in zip(self._limits, codes, strict=True))
 
     def _head(self, division: int) -> int:
         """The key of a division's best node: its rank above its number, so that the larger is the better."""
-        codes = self._codes[division]
-        boost = 0
-        at = 0
-        for boosts in self._boosts:
-            boost += boosts.by_value[codes[at]]
-            at += 1
-        for limits in self._limits:
-            if limits.left[codes[at]] <= 0:
-                return _SHUT
-            at += 1
-        own = (1 if self._ranking.affinity is None else 2) + (boost != 0)
+        if not self._open[division]:
+            return _SHUT
+        boost = self._boost[division]
+        own = self._scorers + 1 if boost else self._scorers
         head = _SHUT
-        entries = self._heaps[0][division]
+        entries = self._fresh[division]
         if entries:
             entry = entries[0]
-            head = ((boost - (entry >> _SHIFT)) * (PARTS // own) << _SHIFT) | (_LAST - (entry & _LAST))
-        entries = self._heaps[1][division]
+            head = ((boost - (entry >> _SHIFT)) * _PARTS[own] << _SHIFT) | (_LAST - (entry & _LAST))
+        entries = self._used[division]
         if entries:
             entry = entries[0]
-            other = ((boost - (entry >> _SHIFT)) * (PARTS // (own + 1)) << _SHIFT) | (_LAST - (entry & _LAST))
+            other = ((boost - (entry >> _SHIFT)) * _PARTS[own + 1] << _SHIFT) | (_LAST - (entry & _LAST))
             if other > head:
-                head = other
+                return other
         return head
 
     def _move(self, division: int, number: int) -> None:
@@ -184,64 +199,66 @@ class Turns:
         if row is None:
             i = self._index[number]
             row = self._rows[number] = _Row(self._block[i].tolist(), self._room[i])
-        entry = row.next(self)
-        fresh, used = self._heaps[0][division], self._heaps[1][division]
+        row.at += 1
+        entry = row.entries[row.at] if row.at < row.end else row.more(self)
+        used = self._used[division]
         if used and used[0] & _LAST == number:
             if entry is None:
                 heappop(used)
             else:
                 heapreplace(used, entry)
         else:
-            heappop(fresh)
+            heappop(self._fresh[division])
             if entry is not None:
                 heappush(used, entry)
 
     def _count(self, division: int) -> Iterable[int]:
         """Counts a placement; answers the divisions to be compared anew."""
-        codes = self._codes[division]
-        if len(codes) == 1 and self._boosts:
-            return range(len(self._codes)) if self._boosts[0].add(codes[0]) else (division,)
+        codes, boosts = self._codes[division], self._boosts
+        if len(codes) == 1 and boosts:
+            if not boosts[0].add(codes[0]):
+                self._boost[division] = boosts[0].by_value[codes[0]]
+                return (division,)
+            self._boost = [boosts[0].by_value[values[0]] for values in self._codes]
+            return range(len(self._codes))
         changed: set[int] = {division}
-        at = 0
-        for boosts in self._boosts:
-            if boosts.add(codes[at]):
-                changed.update(range(len(self._codes)))
-            else:
-                changed.update(self._members[at][codes[at]])
-            at += 1
-        for limits in self._limits:
-            limits.left[codes[at]] -= 1
-            if limits.left[codes[at]] <= 0:
-                changed.update(self._members[at][codes[at]])
-            at += 1
+        for members, each, code in zip(self._members, boosts, codes, strict=False):
+            changed.update(range(len(self._codes)) if each.add(code) else members[code])
+        closed = zip(self._members[len(boosts) :], self._limits, codes[len(boosts) :], strict=True)
+        for members, limits, code in closed:
+            limits.left[code] -= 1
+            if limits.left[code] <= 0:
+                changed.update(members[code])
+        for other in changed:
+            self._boost[other] = self._boost_of(other)
+            self._open[other] = self._is_open(other)
         return changed
 
-    def more(self, entries: list[int], start: int, end: int) -> list[int]:
+    def entries_of(self, number: int, start: int, end: int) -> list[int]:
         """A node's entries for the steps from start to end."""
-        number = np.array([entries[0] & _LAST])
-        found: list[int] = self._entries(number, np.arange(start, end))[0].tolist()
+        found: list[int] = self._entries(np.array([number]), np.arange(start, end))[0].tolist()
         return found
 
 
 class _Row:
-    """The entries of one node, worked out as far as they were needed."""
+    """The entries of one node, worked out as far as they were needed. ``at`` is the one in the heap, ``end`` that after
+    the last known one for which there is room."""
 
-    __slots__ = ("_at", "_entries", "_room", "_start")
+    __slots__ = ("_room", "_start", "at", "end", "entries")
 
     def __init__(self, entries: list[int], room: int) -> None:
-        self._entries = entries
+        self.entries = entries
+        self.at = 0
+        self.end = min(len(entries), room)
         self._start = 0  # the step of the first entry
-        self._at = 0
         self._room = room
 
-    def next(self, turns: Turns) -> int | None:
-        """The entry of the next step, None when there is no more room."""
-        self._at += 1
-        if self._start + self._at >= self._room:
+    def more(self, turns: Turns) -> int | None:
+        """The entry at ``at``, which is not known yet; None when there is no more room."""
+        start = self._start + self.at
+        if start >= self._room:
             return None
-        if self._at == len(self._entries):
-            start = self._start + self._at
-            end = min(start * _GROWTH, self._room)
-            self._entries = turns.more(self._entries, start, end)
-            self._start, self._at = start, 0
-        return self._entries[self._at]
+        end = min(start * _GROWTH, self._room)
+        self.entries = turns.entries_of(self.entries[0] & _LAST, start, end)
+        self._start, self.at, self.end = start, 0, end - start
+        return self.entries[0]

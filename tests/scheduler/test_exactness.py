@@ -308,7 +308,7 @@ def test_a_mistake_in_turns_is_noticed(monkeypatch: pytest.MonkeyPatch, where: A
 
 def _head_without_mean(self: turns.Turns, division: int) -> int:
     best = turns._SHUT
-    for heaps in self._heaps:
+    for heaps in (self._fresh, self._used):
         for entry in heaps[division][:1]:
             best = max(best, (-(entry >> 20) << 20) | (turns._LAST - (entry & turns._LAST)))
     return best
