@@ -38,6 +38,7 @@ from nomadpy.client.fingerprint import cpu
 from nomadpy.client.identity import load_identity
 from nomadpy.client.templates import TemplateHook
 from nomadpy.drivers.contract import DriverContext
+from nomadpy.drivers.devices import load_device_plugins
 from nomadpy.drivers.registry import load_drivers
 from nomadpy.gossip.contract import Health
 from nomadpy.gossip.health import Sampler
@@ -272,7 +273,10 @@ class Agent:
             )
 
         hooks = (ArtifactHook(), TemplateHook())
-        return Client(client_config, endpoint, load_drivers(context_for), identity=identity, task_hooks=hooks)
+        devices = load_device_plugins(client_config.plugins, dev_mode=config.dev_mode)
+        return Client(
+            client_config, endpoint, load_drivers(context_for), identity=identity, task_hooks=hooks, devices=devices
+        )
 
     def _context(self) -> ApiContext:
         config = self.config

@@ -18,6 +18,7 @@ import trio
 from nomadpy.client.alloc_runner import AllocRunner, Predecessors
 from nomadpy.client.assignments import AssignmentFollower
 from nomadpy.client.config import ClientConfig
+from nomadpy.client.devices import DeviceHook, DeviceWatch
 from nomadpy.client.endpoint import NodeEndpoint
 from nomadpy.client.fingerprint.drivers import DriverWatch
 from nomadpy.client.fingerprint.node import HostFacts, allowed, build_node, fingerprint_host
@@ -31,6 +32,7 @@ from nomadpy.client.registration import Registration
 from nomadpy.client.stats import HostMeter
 from nomadpy.client.updates import UpdateReporter
 from nomadpy.drivers.contract import Driver
+from nomadpy.drivers.devices import DevicePlugin
 from nomadpy.model.alloc import CLIENT_TERMINAL, Allocation, AllocUpdate
 from nomadpy.model.errors import Invalid, NomadError
 from nomadpy.model.node import Node
@@ -57,6 +59,7 @@ class Client(NodeEndpoint):
         alloc_hooks: tuple[AllocHook, ...] = (),
         checks: ChecksSource | None = None,
         identity: NodeIdentity | None = None,
+        devices: Mapping[str, DevicePlugin] | None = None,
     ) -> None:
         """Checks the configuration (raises Invalid) and reads the node's identity and memory (blocks shortly)."""
         if problems := config.check():
@@ -70,6 +73,7 @@ class Client(NodeEndpoint):
         self.node_id = self._identity.node_id
         self._facts = HostFacts()
         usable = {name: driver for name, driver in drivers.items() if allowed(name, config, "driver")}
+        self._devices = DeviceWatch(devices or {}, on_change=self._node_changed)
         self._ports = Ports(
             config=config,
             drivers=usable,
@@ -77,7 +81,7 @@ class Client(NodeEndpoint):
             node=Node(id=self._identity.node_id, secret_id=self._identity.secret_id),
             rng=rng,
             wall_ns=wall_ns,
-            task_hooks=default_hooks(task_hooks),
+            task_hooks=default_hooks((DeviceHook(self._devices), *task_hooks)),
             alloc_hooks=alloc_hooks,
             checks=checks,
         )
@@ -133,12 +137,14 @@ class Client(NodeEndpoint):
 
     async def _work(self, task_status: trio.TaskStatus[None]) -> None:
         await self._driver_watch.look()
+        await self._devices.look()
         self._rebuild_node()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._restore()
             nursery.start_soon(self._reporter.run)
             nursery.start_soon(self._driver_watch.run)
+            nursery.start_soon(self._devices.run)
             nursery.start_soon(self._registration.run)
             nursery.start_soon(self._push_driver_events)
             nursery.start_soon(self._gc.run)
@@ -190,7 +196,8 @@ class Client(NodeEndpoint):
 
     def _rebuild_node(self) -> None:
         drivers = self._driver_watch.infos
-        self._ports.node = build_node(self.config, self._identity, self._facts, drivers, self._dynamic_meta)
+        facts = self._facts.with_devices(self._devices.devices)
+        self._ports.node = build_node(self.config, self._identity, facts, drivers, self._dynamic_meta)
 
     def _node_changed(self) -> None:
         self._rebuild_node()

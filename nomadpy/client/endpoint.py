@@ -20,6 +20,7 @@ from nomadpy.rpc.contract import ExecSession, FileInfo, HostStats, StreamChunk
 if TYPE_CHECKING:
     from nomadpy.client.alloc_runner import AllocRunner
     from nomadpy.client.config import ClientConfig
+    from nomadpy.client.devices import DeviceWatch
     from nomadpy.client.gc import GarbageCollector
     from nomadpy.client.ports import Ports
 
@@ -31,6 +32,7 @@ class NodeEndpoint:
     config: ClientConfig
     runners: dict[str, AllocRunner]
     _ports: Ports
+    _devices: DeviceWatch
     _gc: GarbageCollector
     _meter: HostMeter | None = None
 
@@ -50,7 +52,8 @@ class NodeEndpoint:
         """What the machine uses now; processor shares are those since the last call."""
         if self._meter is None:
             raise TimedOut("the client has not looked at its host yet")
-        return await trio.to_thread.run_sync(self._meter.read, self._ports.wall_ns())
+        stats = await trio.to_thread.run_sync(self._meter.read, self._ports.wall_ns())
+        return stats.replace(device_stats=await self._devices.stats())
 
     async def alloc_stats(self, alloc_id: str, task: str = "") -> AllocResourceUsage:
         """What the allocation's running tasks use now."""

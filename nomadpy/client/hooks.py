@@ -19,7 +19,7 @@ from nomadpy.client import events as ev
 from nomadpy.client.allocdir import AllocDir
 from nomadpy.client.config import ClientConfig
 from nomadpy.client.interpolate import Interpolator
-from nomadpy.drivers.contract import Mount, TaskDirs
+from nomadpy.drivers.contract import DeviceNode, Mount, TaskDirs
 from nomadpy.model.alloc import Allocation, AllocNetworkStatus, TaskEvent
 from nomadpy.model.errors import Invalid, NomadError, NotFound
 from nomadpy.model.job import Job, Task, TaskGroup
@@ -65,6 +65,7 @@ class HookResult(msgspec.Struct, frozen=True, kw_only=True):
 
     env: Mapping[str, str] = {}
     mounts: tuple[Mount, ...] = ()
+    devices: tuple[DeviceNode, ...] = ()
     once: bool = False
 
 

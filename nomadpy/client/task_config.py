@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nomadpy.client.driver_config import interpolate_config
 from nomadpy.client.interpolate import Interpolator
-from nomadpy.drivers.contract import Driver, Mount, TaskConfig, TaskLimits
+from nomadpy.drivers.contract import DeviceNode, Driver, Mount, TaskConfig, TaskLimits
 from nomadpy.model.resources import AllocatedPort, AllocatedTaskResources, DNSConfig, NetworkResource
 from nomadpy.model.service import LogConfig
 
@@ -24,6 +24,7 @@ class LaunchFacts(NamedTuple):
     env: dict[str, str]
     names: Interpolator
     mounts: tuple[Mount, ...]
+    devices: tuple[DeviceNode, ...] = ()
 
 
 def task_config(facts: LaunchFacts) -> TaskConfig:
@@ -57,6 +58,7 @@ def task_config(facts: LaunchFacts) -> TaskConfig:
         hostname=facts.names.text(network.hostname),
         dns=_dns(network.dns, facts.names),
         mounts=facts.mounts,
+        devices=facts.devices,
     )
 
 

@@ -21,7 +21,7 @@ from nomadpy.client.ports import Ports
 from nomadpy.client.restart import RestartTracker
 from nomadpy.client.task_config import LaunchFacts, invalid_config, task_config
 from nomadpy.drivers import signals
-from nomadpy.drivers.contract import Driver, ExitResult, Mount, TaskHandle
+from nomadpy.drivers.contract import DeviceNode, Driver, ExitResult, Mount, TaskHandle
 from nomadpy.model.alloc import Allocation, TaskEvent, TaskResourceUsage, TaskState
 from nomadpy.model.errors import Bug, Invalid, NomadError, NotFound, Temporary, Unavailable
 from nomadpy.model.job import Job, RestartPolicy, Task, TaskGroup
@@ -74,6 +74,7 @@ class TaskRunner:
         self._n_pending = 0
         self._attempt = trio.CancelScope()
         self._mounts: tuple[Mount, ...] = ()
+        self._devices: tuple[DeviceNode, ...] = ()
         self._dead = trio.Event()
 
     # -- what others see ---------------------------------------------------------------------------------------------
@@ -317,7 +318,7 @@ class TaskRunner:
         return [hook for hook in self._ports.task_hooks if hook.applies(self.place.task)]
 
     async def _prepare(self) -> machine.Event:
-        self._mounts = ()
+        self._mounts, self._devices = (), ()
         for hook in self._hooks():
             if hook.name in self._local.hooks_done:
                 continue
@@ -338,6 +339,7 @@ class TaskRunner:
     async def _prepare_one(self, hook: TaskHook) -> None:
         result = await hook.prestart(self._hook_context())
         self._mounts += result.mounts
+        self._devices += result.devices
         done = (*self._local.hooks_done, hook.name) if result.once else self._local.hooks_done
         self._local = self._local.replace(hooks_done=done, hook_env={**self._local.hook_env, **result.env})
         await self._ports.ledger.put_task_local(self.place.alloc.id, self.name, self._local)
@@ -361,7 +363,8 @@ class TaskRunner:
         try:
             driver = self._driver()
             env, names = self.environment()
-            config = task_config(LaunchFacts(task_id, self.place, self._ports, env, names, self._mounts))
+            facts = LaunchFacts(task_id, self.place, self._ports, env, names, self._mounts, self._devices)
+            config = task_config(facts)
         except Invalid as error:
             return machine.AttemptFailed(ev.failed_validation(now_ns(), error.message), recoverable=False)
         except NomadError as error:

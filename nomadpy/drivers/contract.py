@@ -56,6 +56,14 @@ class Mount(Noun):
     propagation: str = "private"
 
 
+class DeviceNode(Noun):
+    """A device file of the host that the task sees at ``task_path``, to read (r), write (w) and make nodes of (m)."""
+
+    host_path: str = ""
+    task_path: str = ""
+    permissions: str = "rwm"
+
+
 class TaskLimits(Noun):
     """What the allocation gave this task. ``cpu_shares`` in MHz of ``node_cpu_mhz`` in total; 0 or -1 memory_max_mb
     means none; ``reserved_cores`` are core ids that belong to the task alone."""
@@ -105,6 +113,7 @@ class TaskConfig(Noun):
     hostname: str = ""
     dns: DNSConfig | None = None
     mounts: tuple[Mount, ...] = ()
+    devices: tuple[DeviceNode, ...] = ()
 
 
 class DriverNetwork(Noun):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nomadpy.drivers import capabilities, cgroups, users
-from nomadpy.drivers.contract import FS_CHROOT, Capabilities, DriverContext, Fingerprint, TaskConfig
+from nomadpy.drivers.contract import FS_CHROOT, Capabilities, DeviceNode, DriverContext, Fingerprint, TaskConfig
 from nomadpy.drivers.executor.wire import Pairs
 from nomadpy.drivers.process import Plan, ProcessDriver
 from nomadpy.drivers.raw_exec import absolute_work_dir, denied_ranges
@@ -81,6 +81,7 @@ class IsolatingDriver(ProcessDriver):
         pairs += [("private_ipc", "1")] if ipc_mode == PRIVATE else []
         pairs += [("no_pivot_root", "1")] if self.plugin.get("no_pivot_root") else []
         pairs += [("bind", line) for line in self._binds(task, extra)]
+        pairs += [("device", _device_line(device)) for device in task.devices]
         if task.dirs.private_dir.startswith(task.dirs.task_dir + "/"):
             pairs.append(("hide", task.dirs.private_dir[len(task.dirs.task_dir) + 1 :]))
         _make_tmp(task.dirs.task_dir)
@@ -129,6 +130,11 @@ class ExecDriver(IsolatingDriver):
             raise Fatal(f"the exec driver cannot run here: {reason}")
         plain = Plan(command=options["command"], args=tuple(options.get("args", ())), bin_dirs=(), work_dir="")
         return self.isolated(task, options, plain)
+
+
+def _device_line(device: DeviceNode) -> str:
+    mode = "rw" if "w" in device.permissions else "ro"
+    return f"{mode}\n{device.host_path}\n{device.task_path or device.host_path}"
 
 
 def why_not_isolated() -> str:

@@ -150,7 +150,6 @@ PARTS: tuple[Part, ...] = (
     Part("scaling", _groups(lambda group: group.scaling), "nothing scales the group by itself"),
     Part("task scaling", _tasks(lambda task: task.scaling_policies), "nothing scales the task"),
     Part("numa", _tasks(_needs_numa), "cores are not tied to memory nodes"),
-    Part("device", _tasks(lambda task: task.resources.devices), "no device is reserved"),
     Part("secrets (resources)", _tasks(lambda task: task.resources.secrets_mb), "its size is not limited"),
     Part(
         "network mode bridge or cni", _groups(_asks_for_cni), "no node offers CNI networks, so the group does not run"

@@ -9,7 +9,7 @@ import pytest
 from docker_bench import DockerBench
 
 from nomadpy.drivers import schema
-from nomadpy.drivers.contract import TaskConfig, TaskLimits
+from nomadpy.drivers.contract import DeviceNode, TaskConfig, TaskLimits
 from nomadpy.drivers.docker.body import capabilities, container_body, container_name, cpu_shares, labels, resources
 from nomadpy.drivers.docker.containers import exit_result
 from nomadpy.drivers.docker.facts import fingerprint
@@ -248,3 +248,12 @@ def test_the_fingerprint_says_what_the_operator_allows() -> None:
 def test_when_a_container_ended(said: str | None, finished_at_ns: int) -> None:
     result = exit_result({"State": {"ExitCode": 3, "FinishedAt": said}})
     assert (result.exit_code, result.finished_at_ns) == (3, finished_at_ns)
+
+
+def test_devices_of_the_allocation_come_before_those_of_the_config(tmp_path: Path) -> None:
+    given = (DeviceNode(host_path="/dev/acme0", task_path="/dev/card", permissions="rw"),)
+    config = {"image": "x", "devices": [{"host_path": "/dev/fuse"}]}
+    assert body(tmp_path, config, devices=given)["HostConfig"]["Devices"] == [
+        {"PathOnHost": "/dev/acme0", "PathInContainer": "/dev/card", "CgroupPermissions": "rw"},
+        {"PathOnHost": "/dev/fuse", "PathInContainer": "/dev/fuse", "CgroupPermissions": "rwm"},
+    ]

@@ -15,6 +15,7 @@ from nomadpy.model.node import DriverInfo, HostNetwork, HostVolume, Node, NodeEv
 from nomadpy.model.node_class import computed_class
 from nomadpy.model.resources import (
     NodeCpu,
+    NodeDevice,
     NodeDisk,
     NodeMemory,
     NodeNetwork,
@@ -44,6 +45,10 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     attributes: dict[str, str] = {}
     resources: NodeResources = NodeResources()
+
+    def with_devices(self, devices: tuple[NodeDevice, ...]) -> HostFacts:
+        """The same with the devices that are there now, which may come and go."""
+        return msgspec.structs.replace(self, resources=self.resources.replace(devices=devices))
 
 
 def allowed(name: str, config: ClientConfig, kind: str) -> bool:

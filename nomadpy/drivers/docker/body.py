@@ -109,7 +109,7 @@ def host_config(
     return {
         "Binds": mounts.binds(task, config, options),
         "Mounts": mounts.mounts(task, config, options),
-        "Devices": mounts.devices(config),
+        "Devices": mounts.devices(task, config),
         "VolumeDriver": config.get("volume_driver", ""),
         "RestartPolicy": {"Name": "no"},  # restarting belongs to the client
         "LogConfig": read_logging(config["logging"]) if "logging" in config else options.logging,

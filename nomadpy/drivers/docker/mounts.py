@@ -116,9 +116,17 @@ def _volume_options(asked: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def devices(config: Mapping[str, Any]) -> list[dict[str, str]]:
-    """``HostConfig.Devices``."""
-    return [
+def devices(task: TaskConfig, config: Mapping[str, Any]) -> list[dict[str, str]]:
+    """``HostConfig.Devices``: those that the task's config names and those that its allocation was given."""
+    given = [
+        {
+            "PathOnHost": device.host_path,
+            "PathInContainer": device.task_path or device.host_path,
+            "CgroupPermissions": device.permissions,
+        }
+        for device in task.devices
+    ]
+    return given + [
         {
             "PathOnHost": block["host_path"],
             "PathInContainer": block.get("container_path") or block["host_path"],

@@ -146,6 +146,9 @@ def _build_root(spec: Spec) -> None:
             _mount("tmpfs", f"{root}/{path}", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, "mode=0,size=0")
     _mount_proc(f"{root}/proc")
     _mount_dev(f"{root}/dev")
+    for line in spec.all("device"):
+        mode, source, target = line.split("\n")
+        _bind(source, f"{root}/{target.lstrip('/')}", read_only=mode == "ro")
     _mount_sys(f"{root}/sys")
     if spec.has("no_pivot_root"):
         os.chdir(root)
