@@ -22,12 +22,13 @@ import trio
 
 from nomadpy import __version__
 from nomadpy.agent.banner import banner
+from nomadpy.agent.client_servers import OtherServers, OwnServer
 from nomadpy.agent.config import AgentConfig
 from nomadpy.agent.data_lock import DataLock
 from nomadpy.agent.hearing import HearingEndpoint
 from nomadpy.agent.logs import LogTap
 from nomadpy.agent.network import ClientNetwork, ServerNetwork
-from nomadpy.agent.selfview import config_view, member_view
+from nomadpy.agent.selfview import config_view
 from nomadpy.api.context import ApiContext
 from nomadpy.api.router import Router
 from nomadpy.api.routes import OPERATIONS
@@ -286,7 +287,6 @@ class Agent:
             server=self.server,
             client=self.client,
             config=config_view(config),
-            member=member_view(config, self.server),
             version=__version__,
             monitor=self._tap,
             stats=self._stats,
@@ -294,7 +294,17 @@ class Agent:
             prometheus_enabled=config.prometheus_metrics,
             reload=self.reload,
             forwarding=self.network,
+            gossip=self.network.gossip if self.network is not None else None,
+            gossip_statistics=self.network.gossip.statistics if self.network is not None else None,
+            listener_statistics=self.network.listener_statistics if isinstance(self.network, ServerNetwork) else None,
+            leader_address=self.leader_address,
+            client_servers=self._client_servers(),
         )
+
+    def _client_servers(self) -> OtherServers | OwnServer | None:
+        if isinstance(self.network, ClientNetwork):
+            return OtherServers(self.network.remote)
+        return OwnServer(self.server.known_servers, self.server.config.rpc_addr) if self.server is not None else None
 
     def _stats(self) -> dict[str, dict[str, str]]:
         out = {"runtime": {"version": platform.python_version(), "arch": platform.machine(), "kernel.name": "linux"}}

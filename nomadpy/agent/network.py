@@ -34,7 +34,7 @@ from nomadpy.rpc.contract import NodeLease, ServerEndpoint
 from nomadpy.rpc.dial import Dialer
 from nomadpy.rpc.frames import CLIENT, SERVER, Hello
 from nomadpy.rpc.handlers import Handlers, Word
-from nomadpy.rpc.listener import Listener, ListenerConfig
+from nomadpy.rpc.listener import Listener, ListenerConfig, ListenerStatistics
 from nomadpy.rpc.peers import Peers, Roster, ThroughLeader, server_of_node
 from nomadpy.rpc.remote import RemoteServers
 from nomadpy.rpc.tls import RpcTls
@@ -448,6 +448,20 @@ class ServerNetwork:
             raise NotFound("No path to node")
         return way_over(await self.peers.connection(server_id))
 
+    async def to_peer(self, server: str) -> Way:
+        """Another server by its member's name, its node name or its id; ``leader`` is whoever leads."""
+        if server == "leader":
+            return await self.to_leader()
+        for member in self.servers():
+            server_id = member.tags.get("id", "")
+            if server in (member.name, member.name.rpartition(".")[0], server_id) and server_id != self.server_id:
+                return way_over(await self.peers.connection(server_id))
+        raise NomadError(f"unknown Nomad server {server}")
+
+    def listener_statistics(self) -> ListenerStatistics:
+        """What happened on the port for agents."""
+        return self._listener.statistics()
+
     def contact(self) -> tuple[bool, int]:
         """Whether a leader is known, and milliseconds since it was heard."""
         raft = self._log.log if self._log is not None else None
@@ -547,6 +561,10 @@ class ClientNetwork:
 
     async def to_node(self, node_id: str) -> Way:
         """Servers know where nodes are."""
+        return await self.to_server()
+
+    async def to_peer(self, server: str) -> Way:
+        """Servers know each other."""
         return await self.to_server()
 
     def contact(self) -> tuple[bool, int]:

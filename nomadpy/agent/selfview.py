@@ -1,4 +1,4 @@
-"""The agent's configuration and gossip member as ``/v1/agent/self`` shows them, in Nomad's shapes."""
+"""The agent's configuration as ``/v1/agent/self`` shows it, in Nomad's shape."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 from nomadpy import __version__
 from nomadpy.agent.config import AgentConfig
 from nomadpy.model.version import NOMAD_COMPATIBILITY_VERSION
-from nomadpy.server.server import Server
 
 
 def config_view(config: AgentConfig) -> dict[str, Any]:
@@ -45,39 +44,4 @@ def config_view(config: AgentConfig) -> dict[str, Any]:
             "Revision": "",
             "BuildDate": "0001-01-01T00:00:00Z",
         },
-    }
-
-
-def member_view(config: AgentConfig, server: Server | None) -> dict[str, Any]:
-    """The agent as a member of the gossip pool; an empty one for a pure client."""
-    numbers = {f"{kind}{what}": 0 for kind in ("Protocol", "Delegate") for what in ("Min", "Max", "Cur")}
-    if server is None:
-        return {"Name": "", "Addr": "", "Port": 0, "Tags": None, "Status": "none", **numbers}
-    host, _, port = server.config.rpc_addr.rpartition(":")
-    return {
-        "Name": f"{config.name}.{config.region}",
-        "Addr": host.strip("[]"),
-        "Port": config.ports.serf,
-        "Tags": {
-            "role": "nomad",
-            "region": config.region,
-            "dc": config.datacenter,
-            "id": server.config.id,
-            "rpc_addr": host.strip("[]"),
-            "port": port,
-            "build": NOMAD_COMPATIBILITY_VERSION,
-            "nomadpy": __version__,
-            "revision": "",
-            "vsn": "1",
-            "raft_vsn": "3",
-            "bootstrap": "1",
-        },
-        "Status": "alive",
-        **numbers,
-        "ProtocolMin": 1,
-        "ProtocolMax": 5,
-        "ProtocolCur": 2,
-        "DelegateMin": 2,
-        "DelegateMax": 5,
-        "DelegateCur": 4,
     }

@@ -9,7 +9,10 @@ from typing import Any, Protocol
 import msgspec
 
 from nomadpy.api.forward import Forwarding
+from nomadpy.gossip.contract import Gossip
+from nomadpy.gossip.driver import Statistics as GossipStatistics
 from nomadpy.rpc.contract import ClientEndpoint
+from nomadpy.rpc.listener import ListenerStatistics
 from nomadpy.server.server import Server
 
 
@@ -26,6 +29,16 @@ def _nothing() -> None:
     return None
 
 
+class ClientServers(Protocol):
+    """The servers that the agent's client knows."""
+
+    def servers(self) -> tuple[str, ...]:
+        """Their addresses, the one in use first."""
+
+    def set_servers(self, addresses: list[str]) -> None:
+        """Replaces them. Raises Invalid when an address is none, or when this client cannot have others."""
+
+
 class ApiContext(msgspec.Struct, kw_only=True):
     """The parts of this agent. ``config`` is its configuration in the shape of ``/v1/agent/self``."""
 
@@ -34,7 +47,6 @@ class ApiContext(msgspec.Struct, kw_only=True):
     server: Server | None = None
     client: ClientEndpoint | None = None
     config: dict[str, Any] = {}
-    member: dict[str, Any] = {}
     version: str = ""
     monitor: MonitorSource | None = None
     stats: Callable[[], dict[str, dict[str, str]]] = dict
@@ -42,3 +54,8 @@ class ApiContext(msgspec.Struct, kw_only=True):
     prometheus_enabled: bool = False
     forwarding: Forwarding | None = None  # None for an agent that has no others
     reload: Callable[[], None] = _nothing
+    gossip: Gossip | None = None  # None for an agent that has no others
+    gossip_statistics: Callable[[], GossipStatistics] | None = None
+    listener_statistics: Callable[[], ListenerStatistics] | None = None
+    leader_address: Callable[[], str] = str
+    client_servers: ClientServers | None = None

@@ -18,12 +18,14 @@ LEADER, SERVER, AGENT = "leader", "server", "agent"
 
 
 class Elsewhere(Exception):
-    """The request belongs to the leader, to any server, or to the agent of ``node_id``. Nothing was done yet."""
+    """The request belongs to the leader, to any server, to the agent of ``node_id``, or to one ``server`` (a member's
+    name, an id, or ``leader``). Nothing was done yet."""
 
-    def __init__(self, place: str, node_id: str = "") -> None:
+    def __init__(self, place: str, node_id: str = "", server: str = "") -> None:
         super().__init__(place)
         self.place = place
         self.node_id = node_id
+        self.server = server
 
 
 class Forwarding(Protocol):
@@ -37,6 +39,9 @@ class Forwarding(Protocol):
 
     async def to_node(self, node_id: str) -> Way:
         """The agent of a node. Raises NotFound when no server has a connection to it."""
+
+    async def to_peer(self, server: str) -> Way:
+        """One server by its member's name, its id, or as ``leader``. Raises NomadError (500) when it is unknown."""
 
     def contact(self) -> tuple[bool, int]:
         """Whether a leader is known, and how many milliseconds ago it was heard; 0 on the leader itself."""

@@ -140,6 +140,8 @@ class Router:
             raise NoLeader()
         if elsewhere.node_id:
             return await ways.to_node(elsewhere.node_id)
+        if elsewhere.server:
+            return await ways.to_peer(elsewhere.server)
         return await (ways.to_leader() if elsewhere.place == LEADER else ways.to_server())
 
     def _check_place(self, operation: Operation, call: Call) -> None:

@@ -334,6 +334,9 @@ class Ways:
     async def to_node(self, node_id: str) -> Way:
         return await self.to_leader()
 
+    async def to_peer(self, server: str) -> Way:
+        return await self.to_leader()
+
     def contact(self) -> tuple[bool, int]:
         return True, 0
 

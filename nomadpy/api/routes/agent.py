@@ -9,13 +9,17 @@ import trio
 from starlette.responses import Response, StreamingResponse
 
 from nomadpy.api.call import EMPTY, Call
-from nomadpy.api.forward import AGENT, SERVER
+from nomadpy.api.forward import AGENT, SERVER, Elsewhere
+from nomadpy.api.gossipview import own_view
 from nomadpy.api.metrics import json_metrics, prometheus_text
 from nomadpy.api.router import READ, WRITE, Operation, Param
 from nomadpy.api.routes.client import frame
 from nomadpy.model.errors import Invalid, NomadError
+from nomadpy.model.ids import check_uuid
 from nomadpy.model.wire import encode
 from nomadpy.rpc.contract import StreamChunk
+from nomadpy.server.cluster import SingleServer, cluster_of
+from nomadpy.server.server import Server
 
 _LEVELS = ("trace", "debug", "info", "warn", "error")
 _HEARTBEAT_S = 1.0
@@ -25,59 +29,27 @@ async def self_(call: Call) -> Any:
     """The agent's configuration, its gossip member and its figures."""
     call.caller.require("", "agent:read")
     context = call.context
-    return {"config": context.config, "member": context.member, "stats": context.stats()}
-
-
-async def members(call: Call) -> Any:
-    """The servers that gossip knows."""
-    call.caller.require("", "node:read")
-    context = call.context
-    return {
-        "ServerName": context.node_name,
-        "ServerRegion": context.region,
-        "ServerDC": context.member.get("Tags", {}).get("dc", ""),
-        "Members": [context.member] if context.server is not None else [],
-    }
+    return {"config": context.config, "member": own_view(context.server, context.gossip), "stats": context.stats()}
 
 
 async def servers(call: Call) -> Any:
-    """The servers that this agent's client talks to."""
+    """The servers that this agent's client talks to, the one in use first."""
     call.caller.require("", "agent:read")
-    if call.context.client is None:
+    if call.context.client is None or call.context.client_servers is None:
         raise NomadError("client not enabled on this agent", status=501)
-    return [call.context.server.config.rpc_addr] if call.context.server is not None else []
+    return list(call.context.client_servers.servers())
 
 
 async def set_servers(call: Call) -> Any:
-    """Would tell the client other servers; this version's client talks to the server in its own agent."""
+    """Tells the client other servers; a connection that works is kept."""
     call.caller.require("", "agent:write")
     _ = call.client
-    if not call.query.getlist("address"):
+    addresses = call.query.getlist("address")
+    if not addresses or not all(addresses):
         raise Invalid("missing server address")
-    raise NomadError("this version's clients talk to the server in the same agent and to no other", status=501)
-
-
-async def join(call: Call) -> Any:
-    """Joins other servers; in this version a region has one, so only the agent itself can be found."""
-    addresses, server = call.query.getlist("address"), call.server
-    if not addresses:
-        raise Invalid("missing address to join")
-    host, _, _ = server.config.serf_addr.rpartition(":")
-    others = [one for one in addresses if one not in (host, server.config.serf_addr)]
-    errors = [f"{one} was not joined: this version runs one server in a region" for one in others]
-    return {"num_joined": len(addresses) - len(others), "error": "; ".join(errors), "warning": ""}
-
-
-async def force_leave(call: Call) -> Any:
-    """Removes a failed server from the gossip pool, where this version has nobody but the agent itself."""
-    call.caller.require("", "agent:write")
-    _ = call.server
-    if not call.text("node"):
-        raise Invalid("missing node to force leave")
-    try:
-        call.flag("prune")
-    except Invalid as error:
-        raise Invalid("invalid prune value") from error
+    if call.context.client_servers is None:
+        raise NomadError("client not enabled on this agent", status=501)
+    call.context.client_servers.set_servers(addresses)
     return EMPTY
 
 
@@ -103,18 +75,20 @@ async def health(call: Call) -> Any:
 
 
 def _server_health(call: Call) -> dict[str, Any]:
-    server = call.context.server
-    if server is None:
+    if call.context.server is None:
         return {"ok": False, "message": "server not enabled"}
-    return {"ok": True, "message": "ok"} if server.log.is_leader else {"ok": False, "message": "no leader"}
+    known = bool(call.context.leader_address())
+    return {"ok": True, "message": "ok"} if known else {"ok": False, "message": "no leader"}
 
 
 def _client_health(call: Call) -> dict[str, Any]:
-    client = call.context.client
-    if client is None:
+    context = call.context
+    if context.client is None:
         return {"ok": False, "message": "client not enabled"}
-    server = call.context.server
-    known = server is not None and server.store.node(client.node_id) is not None
+    if context.server is not None:
+        known = context.server.store.node(context.client.node_id) is not None
+    else:
+        known = context.forwarding is not None and context.forwarding.contact()[0]
     return {"ok": True, "message": "ok"} if known else {"ok": False, "message": "no known servers"}
 
 
@@ -124,12 +98,14 @@ async def schedulers(call: Call) -> Any:
     if call.context.server is None:
         raise Invalid("Server only endpoint")
     server = call.server
+    busy = "Scheduling" if server.broker.statistics().unacked else "WaitingToDequeue"
     worker = {
         "id": server.config.id or server.config.name,
         "enabled_schedulers": list(server.config.enabled_schedulers),
         "started": "",
-        "status": "Started",
-        "workload_status": "Scheduling" if server.broker.statistics().unacked else "WaitingToDequeue",
+        # Only the leader schedules; the other servers are ready to.
+        "status": "Started" if server.leading else "Paused",
+        "workload_status": busy if server.leading else "Paused",
     }
     return {"server_id": f"{server.config.name}.{server.config.region}", "schedulers": [worker]}
 
@@ -147,6 +123,26 @@ async def scheduler_workers(call: Call) -> Any:
     }
 
 
+def _check_target(call: Call) -> None:
+    """Raises Elsewhere when the query names another agent by ``node_id`` or ``server_id``."""
+    context, node_id, wanted = call.context, call.text("node_id"), call.text("server_id")
+    if node_id:
+        check_uuid(node_id)
+    if node_id and (context.client is None or context.client.node_id != node_id):
+        raise Elsewhere(AGENT, node_id)
+    if wanted and not _is_this(context.server, wanted):
+        if context.forwarding is None:
+            raise NomadError(f"unknown Nomad server {wanted}")
+        raise Elsewhere(AGENT, server=wanted)
+
+
+def _is_this(server: Server | None, wanted: str) -> bool:
+    if server is None:
+        return False
+    name = f"{server.config.name}.{server.config.region}"
+    return wanted in (server.config.id, name, server.config.name) or (wanted == "leader" and server.leading)
+
+
 async def monitor(call: Call) -> StreamingResponse:
     """The agent's log as it is written, in frames or with ``plain=true`` as text."""
     call.caller.require("", "agent:read")
@@ -155,6 +151,7 @@ async def monitor(call: Call) -> StreamingResponse:
     level = call.text("log_level").lower() or "info"
     if level not in _LEVELS:
         raise Invalid(f"Unknown log level: {level}")
+    _check_target(call)
     source = call.context.monitor
     if source is None:
         raise NomadError("this agent keeps no log to follow", status=501)
@@ -194,14 +191,18 @@ async def metrics(call: Call) -> Any:
 
 
 async def leader(call: Call) -> Any:
-    """The leader's RPC address, "" when there is none."""
-    server = call.server
-    return server.config.rpc_addr if server.log.is_leader else ""
+    """The leader's RPC address, "" when nobody leads."""
+    _ = call.server
+    return call.context.leader_address()
 
 
 async def peers(call: Call) -> Any:
-    """The RPC addresses of the servers that vote."""
-    return [call.server.config.rpc_addr]
+    """The RPC addresses of the servers that vote, as far as this server knows them."""
+    cluster = cluster_of(call.server)
+    if isinstance(cluster, SingleServer) and not call.server.log.is_leader:
+        return []  # it waits for the others
+    found, _ = cluster.servers()
+    return sorted(one.address for one in found if one.voter and one.address)
 
 
 async def regions(call: Call) -> Any:
@@ -211,18 +212,15 @@ async def regions(call: Call) -> Any:
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(at=AGENT, methods=READ, path="/v1/agent/self", endpoint=self_),
-    Operation(at=AGENT, methods=READ, path="/v1/agent/members", endpoint=members),
     Operation(at=AGENT, methods=READ, path="/v1/agent/servers", endpoint=servers),
     Operation(at=AGENT, methods=WRITE, path="/v1/agent/servers", endpoint=set_servers, query=(Param("address"),)),
-    Operation(at=AGENT, methods=WRITE, path="/v1/agent/join", endpoint=join, query=(Param("address"),)),
-    Operation(at=AGENT, methods=WRITE, path="/v1/agent/force-leave", endpoint=force_leave,
-              query=(Param("node"), Param("prune", "boolean"))),
     Operation(at=AGENT, methods=WRITE, path="/v1/agent/reload", endpoint=reload),
     Operation(at=AGENT, methods=READ, path="/v1/agent/health", endpoint=health, query=(Param("type"),)),
     Operation(at=AGENT, methods=READ, path="/v1/agent/schedulers", endpoint=schedulers),
     Operation(at=AGENT, methods=READ, path="/v1/agent/schedulers/config", endpoint=scheduler_workers),
     Operation(at=AGENT, methods=READ, path="/v1/agent/monitor", endpoint=monitor, stream=True,
-              query=(Param("log_level"), Param("log_json", "boolean"), Param("plain", "boolean"))),
+              query=(Param("log_level"), Param("log_json", "boolean"), Param("plain", "boolean"), Param("node_id"),
+                     Param("server_id"))),
     Operation(at=AGENT, methods=READ, path="/v1/metrics", endpoint=metrics, query=(Param("format"),)),
     Operation(at=SERVER, methods=READ, path="/v1/status/leader", endpoint=leader),
     Operation(at=SERVER, methods=READ, path="/v1/status/peers", endpoint=peers),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nomadpy.api.call import EMPTY, Call, Order, Reply, in_order, whole
+from nomadpy.api.gossipview import members_of_nodes, node_health
 from nomadpy.api.jobview import job_stub
 from nomadpy.api.router import READ, WRITE, Operation, Param
 from nomadpy.api.routes.jobs import BY_JOB
@@ -67,18 +68,20 @@ async def _nodes(call: Call, prefix: str, *, pool: str) -> Reply:
     call.caller.require("", "node:read")
     resources = call.flag("resources", status=400, prefix=_BAD_FLAG)
     os = call.flag("os", status=400, prefix=_BAD_FLAG)
+    health = call.flag("health", status=400, prefix=_BAD_FLAG)
     store = call.server.store
 
     def read() -> tuple[Any, int]:
+        members = members_of_nodes(call.context.gossip) if health else None
+
+        def stub(node: Node) -> dict[str, Any]:
+            made = node_stub(node, resources=resources, os=os)
+            return made if members is None else {**made, "Health": node_health(members.get(node.id))}
+
         nodes = sorted(
             (n for n in store.nodes if n.id.startswith(prefix) and pool in ("all", n.node_pool)), key=lambda n: n.id
         )
-        page = call.page(
-            in_order(nodes, reverse=call.reverse),
-            Node,
-            _BY_ID,
-            lambda n: node_stub(n, resources=resources, os=os),
-        )
+        page = call.page(in_order(nodes, reverse=call.reverse), Node, _BY_ID, stub)
         return page, store.max_index("nodes")
 
     return await call.blocking(read, "nodes")
@@ -88,12 +91,16 @@ async def get_node(call: Call) -> Reply:
     """One node in full."""
     call.caller.require("", "node:read")
     store, node_id = call.server.store, check_uuid(call.params["node_id"])
+    health = call.flag("health", status=400, prefix=_BAD_FLAG)
 
     def read() -> tuple[Any, int]:
         found = store.node(node_id)
         if found is None:
             return NotFound("node not found"), store.max_index("nodes")
-        return node_view(found), found.modify_index
+        view = node_view(found)
+        if health:
+            view["Health"] = node_health(members_of_nodes(call.context.gossip).get(node_id))
+        return view, found.modify_index
 
     return await call.blocking(read, "nodes")
 
@@ -254,7 +261,9 @@ async def missing_namespace(call: Call) -> Any:
     raise Invalid("Missing Namespace Name")
 
 
-_LIST = (Param("prefix"), Param("filter"), Param("resources", "boolean"), Param("os", "boolean"), Param("reverse"))
+_HEALTH = Param("health", "boolean", "Add what gossip tells of the machine's health.")
+_LIST = (Param("prefix"), Param("filter"), Param("resources", "boolean"), Param("os", "boolean"), Param("reverse"),
+         _HEALTH)  # fmt: skip
 _N, _P, _NS = "/v1/node/{node_id}", "/v1/node/pool/{pool}", "/v1/namespace"
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -274,7 +283,7 @@ OPERATIONS: tuple[Operation, ...] = (
               answer=m.NodeEligibilityResponse),
     Operation(methods=WRITE, path=_N + "/drain", endpoint=drain, body=m.NodeDrainRequest, answer=m.NodeDrainResponse),
     Operation(methods=WRITE, path=_N + "/purge", endpoint=purge, answer=m.NodeUpdateResponse),
-    Operation(methods=READ, path=_N, endpoint=get_node, answer=Node, blocking=True),
+    Operation(methods=READ, path=_N, endpoint=get_node, answer=Node, blocking=True, query=(_HEALTH,)),
     Operation(methods=READ, path="/v1/namespaces", endpoint=list_namespaces, answer=list[Namespace], blocking=True),
     Operation(methods=WRITE, path=_NS, endpoint=put_namespace, body=Namespace),
     Operation(methods=(*READ, *WRITE, "DELETE"), path=_NS + "/", endpoint=missing_namespace),
