@@ -27,6 +27,7 @@ from nomadpy.agent.config import AgentConfig
 from nomadpy.agent.data_lock import DataLock
 from nomadpy.agent.hearing import HearingEndpoint
 from nomadpy.agent.logs import LogTap
+from nomadpy.agent.loop_lag import LoopLag
 from nomadpy.agent.network import ClientNetwork, ServerNetwork
 from nomadpy.agent.selfview import config_view
 from nomadpy.api.context import ApiContext
@@ -67,6 +68,7 @@ class Agent:
         self.network: ServerNetwork | ClientNetwork | None = None
         self.http_address = ""
         self._http: HttpServer | None = None
+        self._loop_lag = LoopLag()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Starts everything in order, reports started once the API answers, and stops in the opposite order."""
@@ -83,6 +85,7 @@ class Agent:
             listeners = [TlsListener(listener, _tls_files(config)) for listener in listeners]
         self._rpc_tls = self._make_rpc_tls()
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._loop_lag.run)
             identity = self._identity() if config.client_enabled else None
             if config.server_enabled:
                 await self._start_server(nursery)
@@ -297,6 +300,7 @@ class Agent:
             gossip=self.network.gossip if self.network is not None else None,
             gossip_statistics=self.network.gossip.statistics if self.network is not None else None,
             listener_statistics=self.network.listener_statistics if isinstance(self.network, ServerNetwork) else None,
+            loop_lag=self._loop_lag.quantiles,
             leader_address=self.leader_address,
             client_servers=self._client_servers(),
         )

@@ -325,7 +325,8 @@ class ServerNetwork:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listens and gossips until cancelled. Raises Invalid when a port cannot be bound."""
-        self._bootstrapper = self._make_bootstrapper()
+        # It may have a large journal to read.
+        self._bootstrapper = await trio.to_thread.run_sync(self._make_bootstrapper)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             await nursery.start(self.peers.run)

@@ -57,5 +57,6 @@ class ApiContext(msgspec.Struct, kw_only=True):
     gossip: Gossip | None = None  # None for an agent that has no others
     gossip_statistics: Callable[[], GossipStatistics] | None = None
     listener_statistics: Callable[[], ListenerStatistics] | None = None
+    loop_lag: Callable[[], dict[str, float]] = dict  # quantile → how late the event loop is, in ms
     leader_address: Callable[[], str] = str
     client_servers: ClientServers | None = None

@@ -31,7 +31,8 @@ class Gauge(msgspec.Struct, frozen=True):
 
 async def gauges(context: ApiContext) -> list[Gauge]:
     """Everything that this agent measures."""
-    out: list[Gauge] = []
+    lag_ms = context.loop_lag()
+    out = [Gauge("nomad.nomadpy.loop_lag", value, {"quantile": quantile}) for quantile, value in lag_ms.items()]
     if context.server is not None:
         out += _server_gauges(context.server)
     if context.client is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from nomadpy.model.alloc import COMPLETE, FAILED, RUNNING, Allocation, AllocUpdate
-from nomadpy.model.errors import Forbidden, Invalid, NotFound
+from nomadpy.model.errors import Forbidden, Invalid, NoLeader, NotFound
 from nomadpy.model.evaluation import TRIGGER_ALLOC_FAILURE, TRIGGER_QUEUED_ALLOCS, Evaluation
 from nomadpy.model.job import Job, ReschedulePolicy
 from nomadpy.model.node import READY, Node, NodeEvent
@@ -62,10 +62,13 @@ class NodeService:
         return self._lease(node_id)
 
     async def wait_assignments(self, node_id: str, secret_id: str, after: int, wait_s: float) -> Assignments:
-        """The node's allocations as soon as they differ from those at index ``after``."""
+        """The node's allocations as soon as they differ from those at index ``after``. Raises NoLeader as soon as this
+        server does not lead (any more): what the next leader orders might come here late."""
         server = self._server
         with trio.move_on_after(min(max(wait_s, 0.0), WAIT_S_MAX)):
             while self._orders_index(number := self._number(node_id, secret_id)) <= after:
+                if not server.log.is_leader:
+                    raise NoLeader()
                 await server.watch.changed(f"orders:{number}")
         # Asked anew, because a restore may have given the node another number, or have made it unknown.
         number = self._number(node_id, secret_id)

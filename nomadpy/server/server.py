@@ -158,6 +158,8 @@ class Server:
         self.broker, self.blocked = Broker(), BlockedEvals()
         self.deployment_watch = DeploymentWatch()
         self.heartbeats = Heartbeats(self.config, self.rng)
+        # Nodes wait for the orders of whoever leads.
+        self.watch.publish_all()
         log.info("leader.lost", extra={"fields": {"term": seen.term, "leader": self.log.leadership.leader}})
 
     async def _until_replaced(self, office: trio.CancelScope) -> None:

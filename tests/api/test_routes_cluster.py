@@ -192,6 +192,8 @@ def test_metrics(dev: Agent, job_id: str) -> None:
     gauges = {gauge["Name"]: gauge for gauge in found["Gauges"]}
     assert gauges["nomad.client.uptime"]["Value"] > 0
     assert "nomad.nomad.job_summary.running" in gauges
+    lags = {g["Labels"]["quantile"]: g["Value"] for g in found["Gauges"] if g["Name"] == "nomad.nomadpy.loop_lag"}
+    assert 0 <= lags["0.5"] <= lags["0.99"] <= lags["1"]
     assert (found["Counters"], found["Samples"], found["Points"]) == ([], [], [])
 
 

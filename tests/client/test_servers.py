@@ -173,3 +173,16 @@ async def test_a_cluster_that_began_anew_is_followed_from_its_beginning(tmp_path
     new.put(alloc)
     async with running_client(make_config(tmp_path), new) as world:
         await world.until_status(alloc, "running")
+
+
+async def test_an_end_is_told_again_to_servers_that_went_back_to_a_saved_state(
+    tmp_path: Path, jumping_clock: object
+) -> None:
+    async with running_client(make_config(tmp_path)) as world:
+        alloc = make_alloc(make_task(config={"run_for_s": 5}), job_type="batch")
+        world.servers.put(alloc)
+        await world.until_status(alloc, "complete")
+        world.servers.latest.clear()
+        world.servers.put(alloc)
+        await world.until_status(alloc, "complete")
+        assert world.driver.starts == ["web"]
