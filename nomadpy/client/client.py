@@ -241,15 +241,9 @@ class Client(NodeEndpoint):
         for alloc in newer:
             # It may have been removed while the disk was written to.
             if alloc.id in self.runners:
-                self._update(self.runners[alloc.id], alloc)
+                self.runners[alloc.id].update(alloc)
         for alloc in new:
             self._start(alloc)
-
-    def _update(self, runner: AllocRunner, alloc: Allocation) -> None:
-        runner.update(alloc)
-        if runner.finished and not alloc.client_terminal():
-            # The servers went back to a saved state, from before they heard of the end.
-            self._reporter.report_again([alloc.id])
 
     def _is_newer(self, alloc: Allocation) -> bool:
         known = self.runners[alloc.id].alloc.alloc_modify_index
@@ -317,8 +311,8 @@ class Client(NodeEndpoint):
             group = runner.alloc.job.group(runner.alloc.task_group) if runner.alloc.job else None
             if group is None or runner.finished:
                 continue
-            limit_ns = group.disconnect.stop_on_client_after_ns if group.disconnect else None
-            limit_ns = limit_ns or group.stop_after_client_disconnect_ns
+            strategy = group.disconnection()
+            limit_ns = strategy.stop_on_client_after_ns if strategy is not None else None
             if limit_ns and silence_s * 1e9 >= limit_ns:
                 log.warning("alloc.stopped_disconnected", extra={"fields": {"alloc": runner.alloc.id}})
                 runner.stop()

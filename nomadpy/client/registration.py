@@ -10,7 +10,7 @@ import trio
 from nomadpy.client.heartbeat import retry_delay_s
 from nomadpy.client.ports import Ports
 from nomadpy.model.errors import Forbidden, NoLeader, NomadError, NotFound
-from nomadpy.model.node import READY
+from nomadpy.model.node import INITIALIZING, READY
 from nomadpy.rpc.contract import NodeLease, ServerEndpoint
 
 log = logging.getLogger(__name__)
@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 _REGISTER_RETRY_S = (0.25, 20.0)
 _FORBIDDEN_RETRY_S = 30.0
 _PUSH_DELAY_S = 5.0
+_ADMISSION_S = 1.0  # between beats of a node that the servers do not call ready yet
 _LATE_S = 1.0  # a beat that is later than this beyond its lease may have cost the node its allocations
 
 
@@ -82,7 +83,7 @@ class Registration:
 
     async def _beat_until_unknown(self) -> None:
         """Returns when the node must be registered anew."""
-        delay_s = self._lease.heartbeat_ttl_s
+        delay_s = self._next_beat_s()
         while True:
             with trio.move_on_after(delay_s):
                 await self._changed.wait()
@@ -90,7 +91,7 @@ class Registration:
                 return
             try:
                 self._answered(await self._server.heartbeat(self._ports.node.id, self._ports.node.secret_id, READY))
-                delay_s = self._lease.heartbeat_ttl_s
+                delay_s = self._next_beat_s()
             except NotFound:
                 log.warning("node.unknown_to_servers", extra={"fields": {"node": self._ports.node.id}})
                 return
@@ -100,11 +101,16 @@ class Registration:
                 fields = {"error": error.message, "code": error.code, "retry_s": round(delay_s, 1)}
                 log.warning("node.heartbeat_failed", extra={"fields": fields})
 
+    def _next_beat_s(self) -> float:
+        ttl_s = self._lease.heartbeat_ttl_s
+        return min(ttl_s, _ADMISSION_S) if self._lease.status == INITIALIZING else ttl_s
+
     def _answered(self, lease: NodeLease) -> None:
         now_s = trio.current_time()
         was_late = self._last_beat_s is not None and now_s - self._last_beat_s > self._lease.heartbeat_ttl_s + _LATE_S
         self._lease, self._last_beat_s = lease, now_s
-        if was_late:
+        if was_late or lease.status == INITIALIZING:
+            # Servers that lost sight of the node let it take part once it has told what runs on it.
             self._on_return()
 
     def _retry_delay_s(self, error: NomadError) -> float:

@@ -138,8 +138,10 @@ def _group_advice(group: TaskGroup) -> Iterator[str]:
         ("stop_after_client_disconnect", group.stop_after_client_disconnect_ns is not None),
         ("prevent_reschedule_on_lost", group.prevent_reschedule_on_lost),
     ):
-        if stated:
-            yield f"{place}: {name} is ignored. Use the disconnect block instead"
+        if stated and group.disconnect is not None:
+            yield f"{place}: {name} is ignored because of the disconnect block"
+        elif stated:
+            yield f"{place}: {name} is deprecated. Use the disconnect block instead"
     if any(network.mbits for network in group.networks):
         yield f"{place}: mbits has been deprecated and is ignored. Remove mbits from the network block"
     yield from _shutdown_advice(group)

@@ -270,6 +270,21 @@ class TaskGroup(Noun):
         """The task of that name."""
         return next((task for task in self.tasks if task.name == name), None)
 
+    def disconnection(self) -> DisconnectStrategy | None:
+        """The disconnect block, or what three older attributes of the group say in its stead."""
+        if self.disconnect is not None:
+            return self.disconnect
+        if not (
+            self.max_client_disconnect_ns or self.stop_after_client_disconnect_ns or self.prevent_reschedule_on_lost
+        ):
+            return None
+        return DisconnectStrategy(
+            lost_after_ns=self.max_client_disconnect_ns or 0,
+            stop_on_client_after_ns=self.stop_after_client_disconnect_ns,
+            replace_=not self.prevent_reschedule_on_lost,
+            reconcile="best_score",
+        )
+
 
 class PeriodicConfig(Noun):
     enabled: bool = True

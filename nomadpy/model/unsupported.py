@@ -146,7 +146,6 @@ PARTS: tuple[Part, ...] = (
         _groups(lambda group: group.update is not None and group.update.stagger_ns != UPDATE_DEFAULTS["Stagger"]),
         "updates are paced by the health of allocations",
     ),
-    Part("disconnect", _groups(lambda group: group.disconnect), "a node out of reach is lost at once"),
     Part("scaling", _groups(lambda group: group.scaling), "nothing scales the group by itself"),
     Part("task scaling", _tasks(lambda task: task.scaling_policies), "nothing scales the task"),
     Part("numa", _tasks(_needs_numa), "cores are not tied to memory nodes"),

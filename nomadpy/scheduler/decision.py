@@ -14,6 +14,7 @@ from nomadpy.model.evaluation import (
     EVAL_COMPLETE,
     EVAL_PENDING,
     TRIGGER_ALLOC_RESCHEDULE,
+    TRIGGER_MAX_DISCONNECT,
     TRIGGER_PREEMPTION,
     TRIGGER_QUEUED_ALLOCS,
     DesiredUpdates,
@@ -29,6 +30,10 @@ from nomadpy.scheduler.reschedule import Later, windows
 from nomadpy.scheduler.rollout import Rollout
 from nomadpy.state.commands import AnnotateAlloc, PlaceBlock, PlanResult, StopAlloc, UpdateAllocInPlace
 from nomadpy.state.view import Claim, StateView
+
+FOLLOW_RESCHEDULE = (TRIGGER_ALLOC_RESCHEDULE, "created for delayed rescheduling")
+FOLLOW_EXPIRY = (TRIGGER_MAX_DISCONNECT, "created for delayed disconnect timeout")
+FOLLOW_STOPPING = (TRIGGER_ALLOC_RESCHEDULE, "created for the end of allocations that their node stops by itself")
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,13 +128,14 @@ class Draft:
             desired_tg_updates=self.desired, preempted_allocs=tuple(alloc.stub() for alloc in evicted)
         )
 
-    def follow_up(self, waiting: list[Later], *, now_ns: int, rng: random.Random) -> None:
-        """Creates the evaluations that will place failed allocations anew when their delay is over."""
+    def follow_up(self, waiting: list[Later], cause: tuple[str, str], *, now_ns: int, rng: random.Random) -> None:
+        """Creates the evaluations for when the delays of allocations are over. ``cause``: trigger and description."""
+        trigger, description = cause
         for group in windows(waiting):
             evaluation = self._successor(now_ns, rng).replace(
-                triggered_by=TRIGGER_ALLOC_RESCHEDULE,
+                triggered_by=trigger,
                 status=EVAL_PENDING,
-                status_description="created for delayed rescheduling",
+                status_description=description,
                 wait_until_ns=group[0].due_ns,
             )
             self.created.append(evaluation)

@@ -1,9 +1,12 @@
 """What should change about the allocations of a service or batch job, before anybody asks where.
 
-Each allocation is put into exactly one class (kept, migrating, lost, to be rescheduled, over); counts, names and
-updates follow from the classes. How far an update may go is asked of the job's deployment (``rollout.py``). While a
-group waits for its canaries they stand beside the others: they are not counted, and whatever else must be replaced is
-replaced in the version that it ran. Disconnected clients attach at ``_sort``.
+Each allocation is put into exactly one class (``sorting``: kept, migrating, lost, to be rescheduled, out of reach,
+over); counts, names and updates follow from the classes. How far an update may go is asked of the job's deployment
+(``rollout``). While a group waits for its canaries they stand beside the others: they are not counted, and whatever
+else must be replaced is replaced in the version that it ran.
+
+An allocation that is out of reach and whose place was taken is not counted either; one that is waited for is. When its
+node returns, one of the two has to go, and the other is counted.
 """
 
 from __future__ import annotations
@@ -15,13 +18,24 @@ from enum import Enum
 import msgspec
 import numpy as np
 
-from nomadpy.model.alloc import COMPLETE, FAILED, LOST, PENDING, Allocation
+from nomadpy.model.alloc import FAILED, LOST, Allocation
 from nomadpy.model.evaluation import DesiredUpdates, Evaluation
 from nomadpy.model.job import Job, TaskGroup
-from nomadpy.model.node import DISCONNECTED, DOWN, Node
+from nomadpy.model.node import Node
+from nomadpy.scheduler.classes import is_canary
+from nomadpy.scheduler.disconnect import (
+    expires_ns,
+    is_outdated,
+    is_replaced,
+    keeps_original,
+    lost_after_ns,
+    replacements_of,
+    stopped_by_ns,
+)
 from nomadpy.scheduler.names import free_indexes
-from nomadpy.scheduler.reschedule import NO_PLACEMENT, Later, due_ns
+from nomadpy.scheduler.reschedule import Later
 from nomadpy.scheduler.rollout import GroupWork, Rollout
+from nomadpy.scheduler.sorting import Sorted, Sorter, is_unknown
 from nomadpy.state.commands import StopAlloc
 from nomadpy.state.view import IntColumn
 
@@ -29,6 +43,8 @@ NOT_NEEDED = "alloc not needed due to job update"
 MIGRATING = "alloc is being migrated"
 RESCHEDULED = "alloc was rescheduled because it failed"
 NODE_DOWN = "alloc is lost since its node is down"
+OUT_OF_REACH = "alloc is unknown since its node is disconnected"
+RETURNED = "alloc not needed due to disconnected client reconnect"
 UPDATING = "alloc is being updated due to job update"
 
 UpdateKind = Callable[[Allocation], str]
@@ -42,6 +58,7 @@ class Cause(Enum):
     MIGRATE = "migrate"
     RESCHEDULE = "reschedule"
     UPDATE = "update"
+    DISCONNECT = "disconnect"
 
 
 class Replacement(msgspec.Struct, frozen=True):
@@ -68,6 +85,10 @@ class GroupChanges:
     canaries: tuple[int, ...] = ()
     in_place: list[Allocation] = field(default_factory=list)
     later: list[Later] = field(default_factory=list)
+    unknown: list[Allocation] = field(default_factory=list)  # their node is out of reach from now on
+    expiries: list[Later] = field(default_factory=list)  # when those will be lost
+    stopping: list[Later] = field(default_factory=list)  # when lost ones have certainly ended
+    returned: list[Allocation] = field(default_factory=list)
     desired: DesiredUpdates = field(default_factory=DesiredUpdates)
 
     def stop(self, alloc: Allocation, description: str) -> None:
@@ -88,19 +109,6 @@ class GroupChanges:
         return len(self.replace) + len(self.fresh) + len(self.canaries)
 
 
-@dataclass
-class _Sorted:
-    """The allocations of a group by class; what is over and done with is in none."""
-
-    kept: list[Allocation] = field(default_factory=list)
-    migrate: list[Allocation] = field(default_factory=list)
-    drained: list[Allocation] = field(default_factory=list)
-    lost: list[Allocation] = field(default_factory=list)
-    reschedule: list[Allocation] = field(default_factory=list)
-    later: list[Later] = field(default_factory=list)
-    canaries: list[Allocation] = field(default_factory=list)
-
-
 class Reconciler:
     """Compares what a service or batch job wants with what it has. ``job`` is None when it was purged; ``node_of``
     answers the node of an allocation, None when it is gone. What it finds to do is noted in ``rollout``."""
@@ -117,12 +125,11 @@ class Reconciler:
         rollout: Rollout,
     ) -> None:
         self._job = job if job is not None and not job.stop else None
-        self._evaluation = evaluation
         self._batch = batch
         self._now_ns = now_ns
-        self._node_of = node_of
         self._update_kind = update_kind
         self._rollout = rollout
+        self._sorter = Sorter(self._job, evaluation, batch=batch, now_ns=now_ns, node_of=node_of, rollout=rollout)
 
     def reconcile(self, allocs: Iterable[Allocation]) -> list[GroupChanges]:
         """The changes per group: those of the job in its order, then those that only allocations still name."""
@@ -137,7 +144,7 @@ class Reconciler:
         group = self._job.group(name) if self._job is not None else None
         changes = GroupChanges(name, group)
         for alloc in allocs:
-            if alloc.server_terminal() and not alloc.client_terminal() and self._is_lost(alloc):
+            if alloc.server_terminal() and not alloc.client_terminal() and self._sorter.is_lost(alloc):
                 changes.lose(alloc)
         if group is None or group.count <= 0:
             self._stop_all(changes, allocs)
@@ -148,66 +155,16 @@ class Reconciler:
     def _stop_all(self, changes: GroupChanges, allocs: Sequence[Allocation]) -> None:
         for alloc in allocs:
             if not alloc.terminal():
-                changes.stop(alloc, NODE_DOWN if self._is_lost(alloc) else NOT_NEEDED)
+                changes.stop(alloc, NODE_DOWN if self._sorter.is_lost(alloc) else NOT_NEEDED)
         changes.desired = DesiredUpdates(stop=len(changes.stops))
-
-    # --- classes ---------------------------------------------------------------------------------------------------
-
-    def _sort(self, allocs: Iterable[Allocation]) -> _Sorted:
-        found = _Sorted()
-        for alloc in allocs:
-            if alloc.terminal():
-                self._sort_terminal(alloc, found)
-            elif self._is_lost(alloc):
-                found.lost.append(alloc)
-            elif alloc.desired_transition.migrate:
-                stays_away = self._batch and alloc.desired_transition.migrate_disable_placement
-                (found.drained if stays_away else found.migrate).append(alloc)
-            else:
-                found.kept.append(alloc)
-        return found
-
-    def _sort_terminal(self, alloc: Allocation, found: _Sorted) -> None:
-        """An allocation that ended: counted as done, placed anew, or forgotten."""
-        if alloc.next_allocation or (self._batch and self._is_older(alloc)):
-            return
-        tracker = alloc.reschedule_tracker
-        unplaced = tracker is not None and tracker.last_reschedule == NO_PLACEMENT
-        if alloc.server_terminal():
-            if self._batch and (alloc.desired_transition.migrate_disable_placement or _succeeded(alloc)):
-                found.kept.append(alloc)
-                return
-            if not (unplaced and alloc.client_status == FAILED):
-                return
-        elif alloc.client_status != FAILED:
-            if self._batch and alloc.client_status == COMPLETE:
-                found.kept.append(alloc)
-            return
-        held = self._rollout.holds_back(alloc)
-        due = None if held else due_ns(alloc, eval_id=self._evaluation.id, now_ns=self._now_ns)
-        if due == 0:
-            found.reschedule.append(alloc)
-            return
-        # It keeps its place in the count while it waits, and for good when its attempts are used up.
-        found.kept.append(alloc)
-        if due is not None and not alloc.followup_eval_id:
-            found.later.append(Later(due, alloc))
-
-    def _is_older(self, alloc: Allocation) -> bool:
-        old, new = alloc.job, self._job
-        assert new is not None
-        return old is None or old.version < new.version or old.create_index < new.create_index
-
-    def _is_lost(self, alloc: Allocation) -> bool:
-        node = self._node_of(alloc.node_id)
-        if node is None or node.status == DOWN:
-            return True
-        return node.status == DISCONNECTED and (alloc.client_status == PENDING or not _outlives_disconnect(alloc))
 
     # --- changes ---------------------------------------------------------------------------------------------------
 
     def _change(self, changes: GroupChanges, group: TaskGroup, allocs: Sequence[Allocation]) -> None:
-        found = self._sort(self._without_stale_canaries(changes, allocs))
+        found = self._sorter.sort(self._without_stale_canaries(changes, allocs))
+        self._settle_returned(changes, found, allocs)
+        self._settle_disconnected(changes, found, allocs)
+        away = len(found.away)
         state = self._rollout.state(group.name)
         placed = frozenset(state.placed_canaries) if state is not None else frozenset()
         canarying = state is not None and state.canarying()
@@ -216,6 +173,9 @@ class Reconciler:
         names = _names(found)
         for alloc in found.lost:
             changes.stop(alloc, NODE_DOWN)
+            ends_ns = stopped_by_ns(alloc, self._now_ns)
+            if ends_ns > self._now_ns:
+                changes.stopping.append(Later(ends_ns, alloc))
         for alloc in found.drained:
             changes.stop(alloc, MIGRATING)
         self._stop_surplus(changes, group, found, frozenset() if canarying else placed)
@@ -238,6 +198,9 @@ class Reconciler:
         if lacking and not self._rollout.frozen:
             changes.canaries = _canary_indexes(lacking, destructive, found.canaries, names, group.count)
         canarying = canarying or lacking > 0
+        if found.still_stopping:
+            # It may still run where nobody can see it, and two of it must not.
+            missing, replace = 0, []
         missing, replace = self._allowed(missing, replace, canarying)
         changes.fresh = free_indexes(names, missing)
         updated = destructive[: self._update_limit(group, found, destructive, len(replace) + missing, canarying)]
@@ -246,7 +209,7 @@ class Reconciler:
         changes.replace = first + [Replacement(alloc, Cause.UPDATE) for alloc in updated]
         changes.later = found.later
         changes.desired = DesiredUpdates(
-            ignore=ignored + len(found.canaries) + len(destructive) - len(updated),
+            ignore=ignored + away + len(found.canaries) + len(destructive) - len(updated),
             place=len(replace) + missing,
             migrate=len(found.migrate),
             stop=len(changes.stops) - len(found.migrate),
@@ -255,7 +218,59 @@ class Reconciler:
             canary=len(changes.canaries),
             reschedule_now=sum(each.cause is Cause.RESCHEDULE for each in replace),
             reschedule_later=len(found.later),
+            disconnect=len(changes.unknown),
+            reconnect=len(changes.returned),
         )
+
+    # --- nodes out of reach ----------------------------------------------------------------------------------------
+
+    def _settle_returned(self, changes: GroupChanges, found: Sorted, allocs: Sequence[Allocation]) -> None:
+        """Decides which one stays where an allocation has come back: itself, or what took its place."""
+        assert self._job is not None
+        by_id = {alloc.id: alloc for alloc in allocs if alloc not in found.lost}
+        gone: set[str] = set()
+        for alloc in found.reconnecting:
+            rivals = [each for each in replacements_of(alloc, by_id) if each.id not in gone]
+            failed = alloc.client_status == FAILED
+            if alloc.id in gone:
+                continue
+            if rivals and (failed or is_outdated(alloc, self._job) or not _keeps(alloc, rivals)):
+                changes.stop(alloc, RETURNED)
+            elif failed:
+                self._sorter.sort_over(alloc, found)
+            elif alloc.desired_transition.migrate:
+                found.migrate.append(alloc)
+            else:
+                found.kept.append(alloc)
+                changes.returned.append(alloc)
+                gone.update(rival.id for rival in rivals)
+                for rival in rivals:
+                    if not rival.client_terminal() or rival.client_status == FAILED:
+                        changes.stop(rival, RETURNED)
+        for held in (found.kept, found.migrate, found.reschedule, found.disconnecting, found.away):
+            held[:] = [alloc for alloc in held if alloc.id not in gone]
+        found.later[:] = [later for later in found.later if later.alloc.id not in gone]
+        changes.returned = [alloc for alloc in changes.returned if alloc.id not in gone]
+
+    def _settle_disconnected(self, changes: GroupChanges, found: Sorted, allocs: Sequence[Allocation]) -> None:
+        """Notes what is out of reach from now on, and finds what needs somebody in its place meanwhile."""
+        by_id = {alloc.id: alloc for alloc in allocs}
+        changes.unknown = list(found.disconnecting)
+        for alloc in found.disconnecting:
+            if lost_after_ns(alloc) > 0:
+                changes.expiries.append(Later(expires_ns(alloc, self._now_ns), alloc))
+        for alloc in found.lost:
+            if replacements_of(alloc, by_id):
+                changes.stop(alloc, NODE_DOWN)
+        found.lost[:] = [alloc for alloc in found.lost if not replacements_of(alloc, by_id)]
+        out_of_reach, found.away = [*found.disconnecting, *found.away], []
+        for alloc in out_of_reach:
+            if replacements_of(alloc, by_id):
+                found.away.append(alloc)
+            elif is_replaced(alloc) and not self._rollout.holds_back(alloc) and self._sorter.is_cut_off(alloc):
+                found.cut_off.append(alloc)
+            else:
+                found.kept.append(alloc)
 
     def _allowed(self, missing: int, replace: list[Replacement], canarying: bool) -> tuple[int, list[Replacement]]:
         """What of it may be placed now: while the deployment stands still only what keeps the old state alive, and
@@ -266,7 +281,7 @@ class Reconciler:
         return 0, [r for r in replace if r.cause is Cause.LOST or not (rollout.failed and rollout.owns(r.alloc))]
 
     def _update_limit(
-        self, group: TaskGroup, found: _Sorted, destructive: Sequence[Allocation], placing: int, canarying: bool
+        self, group: TaskGroup, found: Sorted, destructive: Sequence[Allocation], placing: int, canarying: bool
     ) -> int:
         strategy = self._rollout.strategy(group)
         if strategy is None:
@@ -277,12 +292,12 @@ class Reconciler:
 
     # --- canaries --------------------------------------------------------------------------------------------------
 
-    def _lacking_canaries(self, group: TaskGroup, found: _Sorted, destructive: Sequence[Allocation]) -> int:
+    def _lacking_canaries(self, group: TaskGroup, found: Sorted, destructive: Sequence[Allocation]) -> int:
         """How many canaries are to be started before anything that runs is touched."""
         strategy, state = self._rollout.strategy(group), self._rollout.state(group.name)
         if strategy is None or not destructive or (state is not None and state.promoted):
             return 0
-        return max(strategy.canary - len(found.canaries) - _count_canaries(found.reschedule), 0)
+        return max(strategy.canary - len(found.canaries) - _count_canaries([*found.reschedule, *found.cut_off]), 0)
 
     def _without_stale_canaries(self, changes: GroupChanges, allocs: Sequence[Allocation]) -> list[Allocation]:
         """Stops the canaries that no deployment will promote any more; answers the other allocations."""
@@ -291,10 +306,10 @@ class Reconciler:
             if not self._rollout.is_stale_canary(alloc):
                 left.append(alloc)
             elif not alloc.terminal():
-                changes.stop(alloc, NODE_DOWN if self._is_lost(alloc) else NOT_NEEDED)
+                changes.stop(alloc, NODE_DOWN if self._sorter.is_lost(alloc) else NOT_NEEDED)
         return left
 
-    def _set_canaries_aside(self, changes: GroupChanges, found: _Sorted, ids: frozenset[str]) -> None:
+    def _set_canaries_aside(self, changes: GroupChanges, found: Sorted, ids: frozenset[str]) -> None:
         """Takes canaries out of the counted classes. One that is lost or must move is only stopped: another one is
         started in its stead."""
         for held, description in ((found.lost, NODE_DOWN), (found.migrate, MIGRATING)):
@@ -307,7 +322,7 @@ class Reconciler:
 
     def _in_its_version(self, replacement: Replacement) -> Replacement:
         alloc = replacement.alloc
-        if alloc.deployment_status is not None and alloc.deployment_status.canary:
+        if is_canary(alloc):
             return msgspec.structs.replace(replacement, canary=True)
         return msgspec.structs.replace(replacement, same_version=True)
 
@@ -320,14 +335,17 @@ class Reconciler:
 
     # --- counts ----------------------------------------------------------------------------------------------------
 
-    def _replacements(self, changes: GroupChanges, group: TaskGroup, found: _Sorted) -> tuple[list[Replacement], int]:
+    def _replacements(self, changes: GroupChanges, group: TaskGroup, found: Sorted) -> tuple[list[Replacement], int]:
         """Which failed and lost allocations are placed anew, and how many more are missing up to the count."""
         existing = len(found.kept) + len(found.migrate) + len(found.drained)
         replace: list[Replacement] = []
-        for cause, allocs in ((Cause.RESCHEDULE, found.reschedule), (Cause.LOST, found.lost)):
+        for cause, allocs in (
+            (Cause.RESCHEDULE, found.reschedule),
+            (Cause.DISCONNECT, found.cut_off),
+            (Cause.LOST, [*found.lost, *found.lost_before]),
+        ):
             for alloc in sorted(allocs, key=lambda each: each.index):
-                canary = alloc.deployment_status is not None and alloc.deployment_status.canary
-                if canary and cause is Cause.RESCHEDULE:
+                if is_canary(alloc) and cause is not Cause.LOST:
                     replace.append(Replacement(alloc, cause))
                 elif existing < group.count:
                     existing += 1
@@ -336,24 +354,24 @@ class Reconciler:
                     changes.stop(alloc, NOT_NEEDED)
         return replace, max(group.count - existing, 0)
 
-    def _stop_surplus(self, changes: GroupChanges, group: TaskGroup, found: _Sorted, promoted: frozenset[str]) -> None:
+    def _stop_surplus(self, changes: GroupChanges, group: TaskGroup, found: Sorted, promoted: frozenset[str]) -> None:
         """Takes what is more than the count out of ``found``: migrating ones first, then failed ones (which only hold
         a place), then the highest numbers. Finished batch work cannot be stopped and stays counted. A promoted canary
         takes the place of whatever has its name, so that no two are left with the same one."""
         twins = {alloc.index for alloc in found.kept if alloc.id in promoted}
         for held in (found.migrate, found.kept):
             self._discard(changes, found, held, [a for a in held if a.index in twins and a.id not in promoted])
-        surplus = len(found.kept) + len(found.migrate) - group.count
+        surplus = sum(not is_unknown(alloc) for alloc in found.kept) + len(found.migrate) - group.count
         for held in (found.migrate, found.kept):
             if surplus <= 0:
                 return
-            stoppable = [alloc for alloc in held if not alloc.terminal() or _holds_a_place(alloc)]
+            stoppable = [a for a in held if not is_unknown(a) and (not a.terminal() or _holds_a_place(a))]
             gone = sorted(stoppable, key=lambda each: (not each.terminal(), -each.index))[:surplus]
             self._discard(changes, found, held, gone)
             surplus -= len(gone)
 
     def _discard(
-        self, changes: GroupChanges, found: _Sorted, held: list[Allocation], gone: Sequence[Allocation]
+        self, changes: GroupChanges, found: Sorted, held: list[Allocation], gone: Sequence[Allocation]
     ) -> None:
         for alloc in gone:
             changes.stop(alloc, NOT_NEEDED)
@@ -368,21 +386,25 @@ class Reconciler:
             kind = self._update_kind(alloc)
             if kind == "destructive" and not (self._batch and alloc.terminal()):
                 destructive.append(alloc)
-            elif kind == "in-place" and not alloc.terminal():
+            elif kind == "in-place" and not alloc.terminal() and not is_unknown(alloc):
                 changes.in_place.append(alloc)
             else:
                 ignored += 1
         return ignored, sorted(destructive, key=lambda each: each.index)
 
 
-def _names(found: _Sorted) -> set[int]:
+def _keeps(alloc: Allocation, rivals: Iterable[Allocation]) -> bool:
+    return all(keeps_original(alloc, rival) for rival in rivals)
+
+
+def _names(found: Sorted) -> set[int]:
     """The numbers in use. Canaries share those of the allocations that they will replace."""
-    every = (found.kept, found.migrate, found.drained, found.lost, found.reschedule, found.canaries)
-    return {alloc.index for held in every for alloc in held}
+    every = (found.kept, found.migrate, found.drained, found.lost, found.lost_before, found.reschedule, found.canaries)
+    return {alloc.index for held in (*every, found.cut_off) for alloc in held}
 
 
 def _count_canaries(allocs: Iterable[Allocation]) -> int:
-    return sum(alloc.deployment_status is not None and alloc.deployment_status.canary for alloc in allocs)
+    return sum(map(is_canary, allocs))
 
 
 def _canary_indexes(
@@ -398,14 +420,3 @@ def _canary_indexes(
 def _holds_a_place(alloc: Allocation) -> bool:
     """Whether the allocation failed and is kept because it waits or has no attempts left."""
     return alloc.client_status == FAILED and not alloc.server_terminal()
-
-
-def _succeeded(alloc: Allocation) -> bool:
-    """Whether a stopped allocation had done its work."""
-    return bool(alloc.task_states) and all(state.successful() for state in alloc.task_states.values())
-
-
-def _outlives_disconnect(alloc: Allocation) -> bool:
-    """Whether the allocation stays wanted while its node is out of reach."""
-    group = alloc.job.group(alloc.task_group) if alloc.job is not None else None
-    return group is not None and group.disconnect is not None and group.disconnect.lost_after_ns > 0

@@ -9,14 +9,22 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from nomadpy.model.alloc import Allocation
+from nomadpy.model.alloc import UNKNOWN, Allocation
 from nomadpy.model.evaluation import Evaluation
 from nomadpy.model.job import Job
-from nomadpy.scheduler.decision import Decision, Draft
+from nomadpy.scheduler.decision import FOLLOW_EXPIRY, FOLLOW_RESCHEDULE, FOLLOW_STOPPING, Decision, Draft
 from nomadpy.scheduler.fleet import Fleet, Taken
 from nomadpy.scheduler.placement import GroupPlacer, Placed, Wanted
 from nomadpy.scheduler.preemption import Evictor
-from nomadpy.scheduler.reconcile import RESCHEDULED, UPDATING, Cause, GroupChanges, Reconciler, Replacement
+from nomadpy.scheduler.reconcile import (
+    OUT_OF_REACH,
+    RESCHEDULED,
+    UPDATING,
+    Cause,
+    GroupChanges,
+    Reconciler,
+    Replacement,
+)
 from nomadpy.scheduler.reschedule import NO_PLACEMENT, next_tracker, nodes_to_avoid
 from nomadpy.scheduler.rollout import Rollout
 from nomadpy.scheduler.system import schedule_system
@@ -99,10 +107,23 @@ class _GenericScheduler:
                 self._fleet.release(alloc)
             for alloc in changes.in_place:
                 draft.update_in_place(alloc)
-        draft.follow_up([later for changes in every for later in changes.later], now_ns=self._now_ns, rng=self._rng)
+            draft.annotate += [
+                AnnotateAlloc(alloc_id=alloc.id, client_status=UNKNOWN, desired_description=OUT_OF_REACH)
+                for alloc in changes.unknown
+            ]
+            draft.annotate += [AnnotateAlloc(alloc_id=alloc.id, reconnected=True) for alloc in changes.returned]
+        self._follow_up(every)
         live = [alloc for alloc in self._allocs if not alloc.client_terminal() and alloc.id not in stopped]
         if job is not None:
             self._place(job, [changes for changes in every if changes.wanted], live)
+
+    def _follow_up(self, every: Sequence[GroupChanges]) -> None:
+        for cause, waiting in (
+            (FOLLOW_RESCHEDULE, [later for changes in every for later in changes.later]),
+            (FOLLOW_EXPIRY, [later for changes in every for later in changes.expiries]),
+            (FOLLOW_STOPPING, [later for changes in every for later in changes.stopping]),
+        ):
+            self._draft.follow_up(waiting, cause, now_ns=self._now_ns, rng=self._rng)
 
     def _place(self, job: Job, every: Sequence[GroupChanges], live: Sequence[Allocation]) -> None:
         earlier: list[Taken] = []
@@ -214,7 +235,7 @@ class _GenericScheduler:
         number = self._fleet.number
         disk = placer.group.ephemeral_disk
         tracker = previous.reschedule_tracker
-        if replacement.cause is Cause.RESCHEDULE:
+        if replacement.cause in (Cause.RESCHEDULE, Cause.DISCONNECT):
             tracker = next_tracker(previous, self._now_ns)
         elif replacement.cause is Cause.UPDATE:
             tracker = None

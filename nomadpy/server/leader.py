@@ -12,6 +12,7 @@ from nomadpy.model.errors import NomadError, Unavailable
 from nomadpy.model.time import SECOND
 from nomadpy.server.cluster import RaftCluster
 from nomadpy.server.collect import decide_collection
+from nomadpy.server.disconnected import decide_disconnected, down_command
 from nomadpy.server.drainer import decide_drain
 from nomadpy.server.node_watch import watch_nodes
 from nomadpy.server.periodic import launch_commands, next_launch_ns
@@ -26,6 +27,7 @@ _RETRY_S = 1.0
 _TICK_S = 0.001  # so that a wait does not end in the very moment before it should
 # Changes of many allocations are looked at together.
 _DRAIN_BATCH_S = 1.0
+_DISCONNECTED_BATCH_S = 1.0
 _DEPLOYMENT_BATCH_S = 0.25
 
 
@@ -36,10 +38,30 @@ async def lead(server: Server) -> None:
         nursery.start_soon(watch_nodes, server, server.gossip, _insist)
         if isinstance(server.cluster, RaftCluster):
             nursery.start_soon(server.cluster.pilot)
+        nursery.start_soon(_watch_disconnected, server)
         nursery.start_soon(_launch_periodic, server)
         nursery.start_soon(_collect_garbage, server)
         nursery.start_soon(_drain_nodes, server)
         nursery.start_soon(_watch_deployments, server)
+
+
+async def _watch_disconnected(server: Server) -> None:
+    """Declares nodes down that were out of reach for as long as anybody waits for them."""
+    store = server.store
+    while True:
+        seen = store.index
+        step = decide_disconnected(store, server.wall_ns())
+        for node in step.down:
+            log.warning("node.disconnected_too_long", extra={"fields": {"node": node.id, "name": node.name}})
+            command = down_command(server, node)
+            await _insist("node.down", lambda command=command: server.propose(command))  # type: ignore[misc]
+        # Where nothing is out of reach only a change of a node can change that.
+        tables = ("nodes",) if step.wake_at_ns is None else ("nodes", "allocs")
+        # The wall clock may jump, so no sleep is longer than a minute.
+        with trio.move_on_after(_until_s(server, step.wake_at_ns, at_most_s=60.0)):
+            if store.max_index(*tables) <= seen:
+                await server.watch.changed(*tables)
+            await trio.sleep(_DISCONNECTED_BATCH_S)
 
 
 async def _launch_periodic(server: Server) -> None:

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from nomadpy.model.alloc import COMPLETE, FAILED, RUNNING, Allocation, AllocUpdate
+from nomadpy.model.alloc import COMPLETE, FAILED, RUNNING, UNKNOWN, Allocation, AllocUpdate
 from nomadpy.model.errors import Forbidden, Invalid, NoLeader, NotFound
-from nomadpy.model.evaluation import TRIGGER_ALLOC_FAILURE, TRIGGER_QUEUED_ALLOCS, Evaluation
+from nomadpy.model.evaluation import TRIGGER_ALLOC_FAILURE, TRIGGER_QUEUED_ALLOCS, TRIGGER_RECONNECT, Evaluation
 from nomadpy.model.job import Job, ReschedulePolicy
 from nomadpy.model.node import READY, Node, NodeEvent
 from nomadpy.model.node_class import computed_class
 from nomadpy.model.time import SECOND
 from nomadpy.rpc.contract import Assignments, NodeLease
+from nomadpy.server.disconnected import status_of_returning
 from nomadpy.server.node_evals import calls_for_evals, evals_for_node
 from nomadpy.state import commands as c
 from nomadpy.state.allocs import CLIENT
@@ -47,9 +48,11 @@ class NodeService:
         return self._lease(node.id)
 
     async def heartbeat(self, node_id: str, secret_id: str, status: str) -> NodeLease:
-        """Renews the lease, and changes the node's status when it says another one."""
+        """Renews the lease, and changes the node's status when it says another one. A node that was disconnected is
+        ready again once it has told what became of its allocations."""
         server = self._server
         node = self._authentic(node_id, secret_id)
+        status = status_of_returning(server.store, node, status)
         if node.status != status:
             now_ns = server.wall_ns()
             evals = tuple(evals_for_node(server, node)) if calls_for_evals(node.status, status) else ()
@@ -62,13 +65,10 @@ class NodeService:
         return self._lease(node_id)
 
     async def wait_assignments(self, node_id: str, secret_id: str, after: int, wait_s: float) -> Assignments:
-        """The node's allocations as soon as they differ from those at index ``after``. Raises NoLeader as soon as this
-        server does not lead (any more): what the next leader orders might come here late."""
+        """The node's allocations as soon as they differ from those at index ``after``."""
         server = self._server
         with trio.move_on_after(min(max(wait_s, 0.0), WAIT_S_MAX)):
             while self._orders_index(number := self._number(node_id, secret_id)) <= after:
-                if not server.log.is_leader:
-                    raise NoLeader()
                 await server.watch.changed(f"orders:{number}")
         # Asked anew, because a restore may have given the node another number, or have made it unknown.
         number = self._number(node_id, secret_id)
@@ -146,7 +146,9 @@ class NodeService:
             job = server.store.jobs.current.get(shape.job.key)
             if job is None or job.stop:
                 continue
-            if update.client_status == FAILED and _may_reschedule(shape.group.reschedule_policy):
+            if known == UNKNOWN:
+                now[job.key] = TRIGGER_RECONNECT
+            elif update.client_status == FAILED and _may_reschedule(shape.group.reschedule_policy):
                 now[job.key] = TRIGGER_ALLOC_FAILURE
             elif self._rolls_without_deployment(job):
                 if update.client_status == RUNNING:

@@ -11,6 +11,7 @@ import trio
 from nomadpy.gossip.contract import FAILED, SUSPECT, Gossip, Member
 from nomadpy.model.node import DISCONNECTED, DOWN
 from nomadpy.model.time import SECOND
+from nomadpy.server.disconnected import returns_until_ns
 from nomadpy.server.lost_nodes import DOUBT_NS, Lost, LostNodes
 from nomadpy.server.node_evals import evals_for_node, node_lost_event
 from nomadpy.state import commands as c
@@ -97,15 +98,10 @@ def expected(store: StateStore) -> frozenset[str]:
     return frozenset(node.id for node in store.nodes if node.status not in (DOWN, DISCONNECTED))
 
 
-def status_of_lost(store: StateStore, node_id: str) -> str:
+def status_of_lost(store: StateStore, node_id: str, now_ns: int) -> str:
     """``disconnected`` where something on the node may stay there for a while (``lost_after`` in its group's
     ``disconnect``), ``down`` otherwise."""
-    table = store.allocs
-    for row in table.rows_by_node(store.node_number(node_id)):
-        disconnect = table.shape_of(row).group.disconnect
-        if table.is_live(row) and disconnect is not None and disconnect.lost_after_ns > 0:
-            return DISCONNECTED
-    return DOWN
+    return DOWN if returns_until_ns(store, node_id, now_ns) is None else DISCONNECTED
 
 
 async def _mark_lost(server: Server, lost: Lost) -> None:
@@ -113,7 +109,8 @@ async def _mark_lost(server: Server, lost: Lost) -> None:
     if node is None or node.status in (DOWN, DISCONNECTED) or server.heartbeats.has_lease(lost.node_id):
         # Purged, marked already, or back: it beat again while the log did not answer.
         return
-    now_ns, status = server.wall_ns(), status_of_lost(server.store, lost.node_id)
+    now_ns = server.wall_ns()
+    status = status_of_lost(server.store, lost.node_id, now_ns)
     log.warning(
         "node.lost", extra={"fields": {"node": node.id, "name": node.name, "status": status, "reason": lost.reason}}
     )

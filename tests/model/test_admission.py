@@ -62,7 +62,8 @@ def test_admitting_twice_adds_nothing() -> None:
 WARNINGS: list[tuple[Job, str]] = [
     (make(group={"Count": 2, "Update": {"MaxParallel": 3}}), "max_parallel is greater than the group's count (3 > 2)"),
     (make({"Type": "batch", "Periodic": {"Spec": "@daily"}}), "cron is deprecated"),
-    (make(group={"MaxClientDisconnect": 5}), "max_client_disconnect is ignored"),
+    (make(group={"MaxClientDisconnect": 5}), "max_client_disconnect is deprecated"),
+    (make(group={"MaxClientDisconnect": 5, "Disconnect": {}}), "max_client_disconnect is ignored because"),
     (make(group={"Networks": [{"MBits": 5}]}), "mbits has been deprecated"),
     (make(Resources={"MemoryMaxMB": 500}), "Memory oversubscription is not enabled"),
     (make(Resources={"IOPS": 5}), "IOPS has been deprecated"),
@@ -111,7 +112,6 @@ PART_EXAMPLES: dict[str, Job] = {
     "update auto_promote of a system job": make({"Type": "system"}, group={"Update": {"AutoPromote": True}}),
     "update auto_revert of a system job": make({"Type": "system", "Update": {"AutoRevert": True}}),
     "update stagger": make({"Update": {"Stagger": 1}}),
-    "disconnect": make(group={"Disconnect": {}}),
     "scaling": make(group={"Scaling": {"Max": 3}}),
     "task scaling": make(ScalingPolicies=[{}]),
     "numa": make(Resources={"NUMA": {"Affinity": "prefer"}}),

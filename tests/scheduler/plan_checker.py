@@ -163,7 +163,10 @@ def _check_names(store: StateStore, decision: Decision, stopped: set[str], rows:
     names: Counter[tuple[str, int]] = Counter(
         (block.group, name) for block, _, _, name, position in rows if not _is_canary(block, position)
     )
+    away = {note.alloc_id for note in plan.annotate if note.client_status == "unknown"}
     for alloc in store.allocs_by_job(plan.namespace, plan.job_id):
+        if alloc.client_status == "unknown" or alloc.id in away:
+            continue  # Another one may have its name until it returns.
         canary = alloc.deployment_status is not None and alloc.deployment_status.canary
         if not alloc.terminal() and alloc.id not in stopped and not canary:
             names[alloc.task_group, alloc.index] += 1

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 from cluster_builders import make_group, make_job, node_id
-from server_world import World, running
+from server_world import World, running, wall_ns
 from trio.testing import MockClock
 
 from nomadpy.gossip.contract import FAILED, SUSPECT, Member
@@ -113,8 +113,8 @@ async def test_a_node_whose_work_may_stay_for_a_while_is_disconnected(
         await world.until(lambda: len(world.running()) == 1)
         victim = world.running()[0].node_id
         other = next(node_id(n) for n in range(2) if node_id(n) != victim)
-        assert status_of_lost(world.server.store, victim) == "disconnected"
-        assert status_of_lost(world.server.store, other) == "down"
+        assert status_of_lost(world.server.store, victim, wall_ns()) == "disconnected"
+        assert status_of_lost(world.server.store, other, wall_ns()) == "down"
         world.fleet.silent.add(next(n for n in range(2) if node_id(n) == victim))
         gossip.say(victim, FAILED)
         await world.until(

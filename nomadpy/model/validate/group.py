@@ -75,8 +75,9 @@ def _policies(group: TaskGroup, job: Job) -> Problems:
         if job.type != "service":
             yield f'Job type "{job.type}" does not allow migrate block'
         yield from check_migrate(group.migrate)
-    if group.disconnect is not None:
-        yield from check_disconnect(group.disconnect, job.type)
+    disconnection = group.disconnection()
+    if disconnection is not None:
+        yield from check_disconnect(disconnection, job.type)
     if group.scaling is not None:
         if job.type == "system":
             yield SYSTEM_SCALING

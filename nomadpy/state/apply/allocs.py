@@ -80,12 +80,16 @@ def set_client_status(store: StateStore, index: int, now_ns: int, row: int, stat
             store.nodes.release(number, shape.demand)
             if table.extra(row).ports:
                 store.nodes.set_ports(number, live_ports(store, number))
-    if a.UNKNOWN in (status, old):
-        extra = table.edit(row)
-        extra.alloc_states = (*extra.alloc_states, AllocState(value=status, time_ns=now_ns))
     changes = {COUNTER.get(old, old): -1, COUNTER.get(status, status): 1}
     store.jobs.count(shape.job, shape.group.name, index, **changes)
     store.touch("job_summary")
+
+
+def remember_status(store: StateStore, now_ns: int, row: int) -> None:
+    """Enters the allocation's status into its history, where only what the servers decided about it stands: that it was
+    lost sight of, that it is back for good, that it is lost. What its node reports is no answer to that."""
+    extra = store.allocs.edit(row)
+    extra.alloc_states = (*extra.alloc_states, AllocState(value=CLIENT[store.allocs.client[row]], time_ns=now_ns))
 
 
 def live_ports(store: StateStore, number: int) -> list[AllocatedPort]:

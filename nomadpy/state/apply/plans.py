@@ -19,7 +19,7 @@ from nomadpy.model.resources import AllocatedDevice, AllocatedPort
 from nomadpy.state import commands as c
 from nomadpy.state.allocs import CLIENT, DESIRED_CODE, NewRows
 from nomadpy.state.apply import deployments
-from nomadpy.state.apply.allocs import set_client_status
+from nomadpy.state.apply.allocs import remember_status, set_client_status
 from nomadpy.state.apply.evals import put_evals, refresh_status
 from nomadpy.state.apply.fresh import place_fresh
 from nomadpy.state.jobs import COUNTER
@@ -128,8 +128,9 @@ def _stop(store: StateStore, index: int, now_ns: int, stop: c.StopAlloc, room: _
         extra.followup_eval_id = stop.followup_eval_id
     if stop.preempted_by_alloc_id:
         extra.preempted_by = stop.preempted_by_alloc_id
-    if stop.client_status:
+    if stop.client_status and not table.is_over(row):
         set_client_status(store, index, now_ns, row, stop.client_status)
+        remember_status(store, now_ns, row)
     if not table.is_over(row):
         _give_back(store, row, room)
     table.touch(row, index, now_ns, by_server=True)
@@ -158,8 +159,12 @@ def _annotate(store: StateStore, index: int, now_ns: int, note: c.AnnotateAlloc)
         extra.desired_description = note.desired_description
     if note.last_reschedule:
         extra.tracker = (extra.tracker or RescheduleTracker()).replace(last_reschedule=note.last_reschedule)
-    if note.client_status:
+    if note.reconnected:
+        extra.followup_eval_id, extra.next = "", -1
+        remember_status(store, now_ns, row)
+    if note.client_status and not table.is_over(row):
         set_client_status(store, index, now_ns, row, note.client_status)
+        remember_status(store, now_ns, row)
     table.touch(row, index, now_ns, by_server=True)
 
 
