@@ -27,8 +27,8 @@ HAS_IT = "has its allocation already"
 
 
 class Scene:
-    """The nodes and the job's live allocations as a plan finds them, with what it stops already gone, or as it leaves
-    them. Without a plan they are as they are."""
+    """The nodes and the job's live allocations as a plan finds them, with what it stops or evicts already gone, or as
+    it leaves them. Without a plan they are as they are."""
 
     def __init__(self, view: StateView, job: Job, decision: Decision | None = None, *, after: bool = False) -> None:
         self.view, self.job = view, job
@@ -39,6 +39,10 @@ class Scene:
         for alloc in every:
             if alloc.id in stopped:
                 self.fleet.release(alloc)
+        for alloc_id in _evicted(decision):
+            victim = view.alloc(alloc_id)
+            if victim is not None:
+                self.fleet.release(victim)
         self.live: list[Allocation] = [a for a in every if not a.client_terminal() and a.id not in stopped]
         self._blocks: tuple[PlaceBlock, ...] = ()
         if decision is not None and after:
@@ -71,6 +75,13 @@ class Scene:
             if block.group == group.name:
                 held.update(np.frombuffer(block.nodes, "<u4").tolist())
         return held
+
+
+def _evicted(decision: Decision | None) -> list[str]:
+    """The allocations of other jobs that make room for the plan's, each once."""
+    blocks = decision.plan.places if decision is not None else ()
+    every = (alloc_id for block in blocks for one in block.details.values() for alloc_id in one.preempted_alloc_ids)
+    return list(dict.fromkeys(every))
 
 
 def _taken(block: PlaceBlock) -> Taken:

@@ -12,7 +12,7 @@ from scheduler_world import World, dynamic_ports, make_group, make_job, make_nod
 from nomadpy.model.alloc import AllocMetric
 from nomadpy.model.explanation import GroupExplanation
 from nomadpy.model.job import Job, VolumeRequest
-from nomadpy.model.node import DrainStrategy, DriverInfo, HostVolume
+from nomadpy.model.node import DrainStrategy, DriverInfo, HostVolume, PreemptionConfig
 from nomadpy.model.resources import Constraint, RequestedDevice
 from nomadpy.scheduler import Fleet, explain, explain_plan
 from nomadpy.state.overlay import Overlay
@@ -148,6 +148,17 @@ def test_a_plan_that_fails_shows_the_nodes_as_it_leaves_them() -> None:
         "300 MHz more cpu on node-0; or asking for 200 MHz cpu instead of 500",
         '"dc2" among the job\'s datacenters: node-1',
     ]
+
+
+def test_room_that_a_plan_makes_by_evicting_counts_as_free() -> None:
+    world = World(make_node(0, cpu_mhz=600))
+    world.configure(preemption_config=PreemptionConfig(service_scheduler_enabled=True))
+    world.deploy(make_job("lesser", priority=20))
+    told = planned(world, make_job(count=2, priority=90))
+    assert (told.after_plan, told.unplaced) == (True, 1)
+    assert told.nodes[0].obstacles[0].detail == "cpu: asks 500 MHz, 100 free of 600 (short by 400 MHz)"
+    one = planned(world, make_job(count=1, priority=90))
+    assert (one.after_plan, one.fit_count) == (False, 1)
 
 
 def test_large_clusters_are_told_by_their_best_and_by_examples() -> None:
