@@ -42,6 +42,26 @@ class JobRegisterResponse(Noun):
     next_token: str = ""
 
 
+class JobBulkResult(Noun):
+    """What became of one job of a bulk registration; ``error`` is "" when it was registered."""
+
+    id: str = ""
+    eval_id: str = ""
+    job_modify_index: int = 0
+    warnings: str = ""
+    error: str = ""
+    status: int = 200
+
+
+class JobBulkResponse(Noun):
+    """The results in the order of the request."""
+
+    results: tuple[JobBulkResult, ...] = ()
+    registered: int = 0
+    refused: int = 0
+    index: int = 0
+
+
 class JobDeregisterResponse(Noun):
     eval_id: str = ""
     eval_create_index: int = 0

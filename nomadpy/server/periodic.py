@@ -65,15 +65,15 @@ def _next_launch(periodic: PeriodicConfig, since_ns: int) -> int:
 
 def next_launch_ns(store: StateStore, now_ns: int) -> int | None:
     """When the next launch of any job is due."""
-    times = (due_ns(store, job) for job in store.jobs.current.values() if job.periodic is not None)
+    times = (due_ns(store, store.jobs.current[key]) for key in store.jobs.periodic)
     return min((t for t in times if t), default=None)
 
 
 def launch_commands(server: Server, now_ns: int) -> list[c.Command]:
     """What to propose now: for each job that is due one child, unless an earlier one still runs and may not overlap."""
     commands: list[c.Command] = []
-    for job in list(server.store.jobs.current.values()):
-        due = due_ns(server.store, job) if job.periodic is not None else 0
+    for job in [server.store.jobs.current[key] for key in server.store.jobs.periodic]:
+        due = due_ns(server.store, job)
         if not due or due > now_ns:
             continue
         latest = _latest_missed(job, due, now_ns)

@@ -36,6 +36,7 @@ from nomadpy.server.cluster import Cluster, SingleServer
 from nomadpy.server.config import ServerConfig
 from nomadpy.server.deployments import DeploymentWatch
 from nomadpy.server.handlers.backups import BackupHandlers
+from nomadpy.server.handlers.bulk import BulkHandlers
 from nomadpy.server.handlers.deployments import DeploymentHandlers
 from nomadpy.server.handlers.fleet import FleetHandlers
 from nomadpy.server.handlers.jobs import JobHandlers
@@ -86,6 +87,7 @@ class Server:
         self.clients: dict[str, ClientEndpoint] = {}
         self.nodes = NodeService(self)
         self.jobs = JobHandlers(self)
+        self.bulk = BulkHandlers(self)
         self.launches = LaunchHandlers(self, self.jobs)
         self.fleet = FleetHandlers(self)
         self.deployments = DeploymentHandlers(self)

@@ -57,10 +57,23 @@ class RegisterJob(Command):
     scaling_group: str = ""
 
 
+class AlikeJobs(Record):
+    """Registrations of one job under many ids; with ``named`` the job's name is its id, too. ``eval`` is the evaluation
+    of each, with the id at the same place in ``eval_ids``; None for jobs that get none."""
+
+    job: Job
+    ids: tuple[str, ...] = ()
+    named: bool = False
+    eval: Evaluation | None = None
+    eval_ids: tuple[str, ...] = ()
+
+
 class RegisterJobs(Command):
-    """Many registrations in one entry; each succeeds or is refused on its own."""
+    """Many registrations in one entry; each succeeds or is refused on its own. The outcome's value has the results of
+    ``jobs``, then those of ``alike``, in their order."""
 
     jobs: tuple[RegisterJob, ...] = ()
+    alike: tuple[AlikeJobs, ...] = ()
 
 
 class DeregisterJob(Command):
@@ -222,16 +235,13 @@ class UpdateAllocInPlace(Record):
 
 
 class AnnotateAlloc(Record):
-    """Bookkeeping on an allocation that stays: the evaluation that will reschedule it, or that this could not place.
-    ``client_status`` overrides what the node last said, unless that was its end."""
+    """Bookkeeping on an allocation that stays: the evaluation that will reschedule it, or that this could not place."""
 
     alloc_id: str = ""
     followup_eval_id: str = ""
     last_reschedule: str = ""
     client_status: str = ""
     desired_description: str = ""
-    # It came back from a node that was out of reach and stays: nothing follows it any more.
-    reconnected: bool = False
 
 
 class DeploymentUpdate(Record):

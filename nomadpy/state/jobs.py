@@ -22,6 +22,7 @@ class JobTable:
         self.scaling_events: dict[Key, dict[str, tuple[ScalingEvent, ...]]] = {}
         self.periodic_launches: dict[Key, int] = {}
         self.children: dict[Key, dict[str, None]] = {}
+        self.periodic: dict[Key, None] = {}  # jobs that launch others by the calendar
         self.everywhere: dict[Key, None] = {}  # jobs that run on every node that can run them
 
     def put_version(self, job: Job) -> None:
@@ -38,6 +39,8 @@ class JobTable:
             self.submissions.get(key, {}).pop(old.version, None)
         self.versions[key] = tuple(kept)
         self.current[key] = job
+        if job.periodic is not None:
+            self.periodic[key] = None
         if job.type in ("system", "sysbatch") and not (job.is_periodic() or job.is_parameterized()):
             self.everywhere[key] = None
         if job.parent_id:
@@ -59,6 +62,7 @@ class JobTable:
         job = self.current.pop(key, None)
         for table in (self.versions, self.submissions, self.summaries, self.scaling_events, self.periodic_launches):
             table.pop(key, None)
+        self.periodic.pop(key, None)
         self.everywhere.pop(key, None)
         if job is not None and job.parent_id:
             parent = (job.namespace, job.parent_id)

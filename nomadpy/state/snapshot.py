@@ -41,7 +41,7 @@ TRANSIENT = frozenset({"touched", "changed_evals", "changed_deployments", "gener
 JOBS_STORED = frozenset(
     {"versions", "submissions", "summaries", "scaling_events", "periodic_launches", "children", "everywhere"}
 )
-JOBS_REBUILT, JOBS_TRANSIENT = frozenset({"current"}), frozenset({"tracked_versions"})
+JOBS_REBUILT, JOBS_TRANSIENT = frozenset({"current", "periodic"}), frozenset({"tracked_versions"})
 NODE_COLUMNS = (
     *("_cpu", "_memory", "_disk", "_core_mhz", "_cpu_used", "_memory_used", "_disk_used", "_cores_used"),
     *("_alloc_count", "_ready"),
@@ -253,6 +253,7 @@ class _Reader:
         jobs, pool = self._store.jobs, self._tables["jobs"]
         jobs.versions = {key: tuple(pool[number] for number in kept) for key, kept in self._tables["jobs.versions"]}
         jobs.current = {key: kept[0] for key, kept in jobs.versions.items()}
+        jobs.periodic = {key: None for key, job in jobs.current.items() if job.periodic is not None}
         jobs.submissions = dict(self._tables["jobs.submissions"])
         jobs.summaries = dict(self._tables["jobs.summaries"])
         jobs.scaling_events = dict(self._tables["jobs.scaling_events"])

@@ -170,9 +170,9 @@ async def small_jobs(directory: Path, scale: float) -> Measured:
 
         async def send() -> None:
             for body in left:
-                answers = await server.jobs.register_many(ANYONE, body)
-                if any(answer.error for answer in answers):
-                    raise Wrong(f"a job was refused: {answers[0].error}")
+                answer = await server.bulk.register(ANYONE, body)
+                if answer.refused:
+                    raise Wrong(f"a job was refused: {answer.results[0].error}")
 
         with world.Timed() as timed:
             async with trio.open_nursery() as nursery:

@@ -72,6 +72,13 @@ async def register(call: Call) -> Reply:
     )
 
 
+async def register_bulk(call: Call) -> Reply:
+    """Registers many jobs at once; the body is a list of ``{"Job": …}``, or one on each line (NDJSON)."""
+    return _written(
+        await call.server.bulk.register(call.caller, await call.request.body(), namespace=call.stated_namespace)
+    )
+
+
 async def parse(call: Call) -> Any:
     """The job that a job file describes, in input form or with defaults filled in."""
     from nomadpy.jobspec import parse_text
@@ -366,6 +373,8 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(methods=READ, path="/v1/jobs", endpoint=list_jobs, query=_LIST, blocking=True, paged=True),
     Operation(methods=WRITE, path="/v1/jobs", endpoint=register, body=m.JobRegisterRequest,
               answer=m.JobRegisterResponse),
+    Operation(methods=WRITE, path="/v1/jobs/bulk", endpoint=register_bulk, body=list[m.JobRegisterRequest],
+              answer=m.JobBulkResponse),
     Operation(methods=WRITE, path="/v1/jobs/parse", endpoint=parse, body=ParseRequest, answer=Job),
     Operation(methods=WRITE, path="/v1/validate/job", endpoint=validate, body=ValidateRequest,
               answer=m.JobValidateResponse),

@@ -16,6 +16,7 @@ from nomadpy.model.evaluation import (
 )
 from nomadpy.model.job import Job, JobSubmission, JobVersionTag
 from nomadpy.model.validate import JobLimits, multi_error, validate
+from nomadpy.server.alike import Shape, Shapes
 from nomadpy.server.messages import (
     JobDeregisterResponse,
     JobEvaluateRequest,
@@ -40,6 +41,7 @@ class JobHandlers:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self._shapes = Shapes()
 
     # --- registration ------------------------------------------------------------------------------------------------
 
@@ -49,26 +51,9 @@ class JobHandlers:
         """Stores the job and an evaluation for it. ``job_id`` is the path's, when the path has one. Raises Invalid
         with status 500 and Nomad's list of errors when the job does not validate."""
         job, warnings = self.prepare(caller, request.job, namespace=namespace or request.namespace, job_id=job_id)
-        caller.require(job.namespace, "submit-job", "register-job")
-        self.check_enabled(caller)
-        if job.dispatched:
-            raise Invalid("job can't be submitted with 'Dispatched' set", status=500)
-        if job.payload:
-            raise Invalid("job can't be submitted with a payload, only dispatched", status=500)
-        self._check_priority(request.eval_priority)
-        submission, notes = self._submission(request.submission)
-        evals = self._evals_for(job, request.eval_priority)
-        outcome = await self._server.propose(
-            c.RegisterJob(
-                now_ns=self._server.wall_ns(),
-                job=job,
-                submission=submission,
-                evals=evals,
-                enforce_index=request.job_modify_index if request.enforce_index else None,
-                preserve_counts=request.preserve_counts,
-                preserve_resources=request.preserve_resources,
-            )
-        )
+        command, notes = self.registration(caller, request, job)
+        outcome = await self._server.propose(command)
+        evals = command.evals
         return JobRegisterResponse(
             eval_id=evals[0].id if evals else "",
             eval_create_index=outcome.index if evals else 0,
@@ -76,6 +61,31 @@ class JobHandlers:
             warnings=warnings_text([*warnings, *notes]),
             index=outcome.index,
         )
+
+    def registration(self, caller: Caller, request: JobRegisterRequest, job: Job) -> tuple[c.RegisterJob, list[str]]:
+        """The command that registers a prepared job, and notes for its author. Raises Forbidden, Invalid."""
+        self.check_may_register(caller, job)
+        self._check_priority(request.eval_priority)
+        submission, notes = self._submission(request.submission)
+        command = c.RegisterJob(
+            now_ns=self._server.wall_ns(),
+            job=job,
+            submission=submission,
+            evals=self.evals_for(job, request.eval_priority),
+            enforce_index=request.job_modify_index if request.enforce_index else None,
+            preserve_counts=request.preserve_counts,
+            preserve_resources=request.preserve_resources,
+        )
+        return command, notes
+
+    def check_may_register(self, caller: Caller, job: Job) -> None:
+        """Raises Forbidden or Invalid when the job may not be registered by the caller, or not by anybody now."""
+        caller.require(job.namespace, "submit-job", "register-job")
+        self.check_enabled(caller)
+        if job.dispatched:
+            raise Invalid("job can't be submitted with 'Dispatched' set", status=500)
+        if job.payload:
+            raise Invalid("job can't be submitted with a payload, only dispatched", status=500)
 
     def prepare(
         self,
@@ -87,11 +97,31 @@ class JobHandlers:
         without_id: str = "Job ID hasn't been provided",
     ) -> tuple[Job, list[str]]:
         """The admitted and valid job of an input dict, and the warnings about it. Used by register and plan."""
+        shape = self.shape(raw, namespace=namespace)
+        if shape is not None and raw is not None:
+            job, warnings = shape.as_job(raw["ID"]), list(shape.warnings)
+        else:
+            job, warnings = self.prepare_alone(raw, namespace, without_id)
+        if job_id is not None and job.id != job_id:
+            raise Invalid("Job ID does not match name")
+        return job, warnings
+
+    def shape(self, raw: dict[str, Any] | None, *, namespace: str = "") -> Shape | None:
+        """What an input dict has in common with all that differ only in the id, if that can be told. Raises Invalid
+        as ``prepare`` does."""
+        if not raw:
+            return None
+        oversubscription = self._server.store.scheduler_config.memory_oversubscription_enabled
+        circumstances = (namespace, oversubscription)
+        return self._shapes.find(raw, circumstances, lambda given: self.prepare_alone(given, namespace))
+
+    def prepare_alone(
+        self, raw: dict[str, Any] | None, namespace: str, without_id: str = "Job ID hasn't been provided"
+    ) -> tuple[Job, list[str]]:
+        """As ``prepare``, whatever was prepared before."""
         job = self.decode(raw, namespace=namespace)
         if not job.id:
             raise Invalid(without_id)
-        if job_id is not None and job.id != job_id:
-            raise Invalid("Job ID does not match name")
         if job.type == "system" and any(group.scaling is not None for group in job.task_groups):
             raise Invalid("Task groups with job type system do not support scaling blocks")
         admitted = admit(job, oversubscription=self._server.store.scheduler_config.memory_oversubscription_enabled)
@@ -228,7 +258,7 @@ class JobHandlers:
             text = f'job "{job_id}" in namespace "{namespace}" at version {request.job_version} not found'
             raise NotFound(text, status=500)
         job = old.replace(stop=False, stable=False, version_tag=None, submit_time_ns=0)
-        evals = self._evals_for(job, 0)
+        evals = self.evals_for(job, 0)
         submission = self._server.store.jobs.submissions.get(job.key, {}).get(old.version)
         outcome = await self._server.propose(
             c.RegisterJob(
@@ -305,7 +335,8 @@ class JobHandlers:
         if self._server.store.scheduler_config.reject_job_registration and not caller.management:
             raise Forbidden(_DISABLED)
 
-    def _evals_for(self, job: Job, eval_priority: int) -> tuple[Evaluation, ...]:
+    def evals_for(self, job: Job, eval_priority: int) -> tuple[Evaluation, ...]:
+        """The evaluation that a registration makes; none for jobs that only launch others."""
         if job.is_periodic() or job.is_parameterized():
             return ()
         return (

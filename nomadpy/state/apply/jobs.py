@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 
 from nomadpy.model.alloc import DesiredTransition
@@ -40,12 +42,21 @@ def register(store: StateStore, index: int, command: c.RegisterJob) -> dict[str,
 def register_many(store: StateStore, index: int, command: c.RegisterJobs) -> list[dict[str, Any]]:
     """Registers each job on its own; a refused one leaves the others alone and reports its error."""
     results: list[dict[str, Any]] = []
-    for one in command.jobs:
+    for one in (*command.jobs, *_spelled_out(command)):
         try:
             results.append(register(store, index, one))
         except Refused as refusal:
             results.append({"error": refusal.message, "status": refusal.status})
     return results
+
+
+def _spelled_out(command: c.RegisterJobs) -> Iterator[c.RegisterJob]:
+    """The registrations that jobs alike stand for."""
+    for alike in command.alike:
+        for job_id, eval_id in zip_longest(alike.ids, alike.eval_ids[: len(alike.ids)], fillvalue=""):
+            job = alike.job.replace(id=job_id, name=job_id) if alike.named else alike.job.replace(id=job_id)
+            evals = () if alike.eval is None else (alike.eval.replace(id=eval_id, job_id=job_id),)
+            yield c.RegisterJob(now_ns=command.now_ns, job=job, evals=evals)
 
 
 def _put_new_version(store: StateStore, index: int, command: c.RegisterJob, job: Job, old: Job | None) -> Job:
