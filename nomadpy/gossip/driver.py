@@ -12,6 +12,7 @@ import msgspec
 import trio
 
 from nomadpy.gossip import places
+from nomadpy.gossip.complaints import Complaints
 from nomadpy.gossip.contract import ALIVE, SUSPECT, Health, KeyringReport, Member, UserEvent
 from nomadpy.gossip.envelope import Envelope
 from nomadpy.gossip.keyring import Keyring
@@ -92,7 +93,8 @@ class Gossiper:
         self._rng = rng or random.Random(EDGE_RNG.getrandbits(64))
         self._accept, self._on_event, self._sample = accept, on_event, sample
         self._envelope = Envelope(keyring or Keyring())
-        self._listener = Listener(self._envelope, self._answer)
+        self._complaints = Complaints()
+        self._listener = Listener(self._envelope, self._answer, self._complaints)
         self._orders = KeyOrders(self._envelope)
         self._swim: Swim | None = None
         self._nursery: trio.Nursery | None = None
@@ -118,7 +120,7 @@ class Gossiper:
                 self._nursery.start_soon(trio.serve_listeners, self._listener.serve, [listener])
                 if self._sample is not None:
                     self._nursery.start_soon(self._keep_sampling, self._sample)
-                log.info("gossip.started", extra={"member": self.name, "address": places.show(self.place)})
+                log.info("gossip.started", extra={"fields": {"member": self.name, "address": places.show(self.place)}})
                 task_status.started()
                 await self._gossip()
         finally:
@@ -149,6 +151,8 @@ class Gossiper:
             payload = self._envelope.unpack(data)
             if payload is not None:
                 self._machine.receive(trio.current_time(), payload, (place[0], place[1]))
+            else:
+                self._complaints.say(trio.current_time(), place[0], self._envelope.refusal)
 
     @property
     def _machine(self) -> Swim:
@@ -186,14 +190,14 @@ class Gossiper:
                 self._call(self._challenge, output, always=True)
             case Changed():
                 facts = {"member": output.name, "old": output.old, "new": output.new, "reason": output.reason}
-                log.info("gossip.member", extra=facts)
+                log.info("gossip.member", extra={"fields": facts})
             case Heard():
                 if self._on_event is not None:
                     self._on_event(output.event)
             case Conflict():
                 log.error(
                     "gossip.name-conflict: another living agent uses this agent's name",
-                    extra={"member": self.name, "address": places.show((output.address, output.port))},
+                    extra={"fields": {"member": self.name, "address": places.show((output.address, output.port))}},
                 )
 
     def _send(self, output: Send) -> None:
@@ -204,7 +208,7 @@ class Gossiper:
             self._packets_out += 1
         except OSError as error:  # no route, a full buffer, another address family: lost, as packets may be
             self._send_errors += 1
-            log.debug("gossip.not-sent", extra={"address": output.address, "error": str(error)})
+            log.debug("gossip.not-sent", extra={"fields": {"address": output.address, "error": str(error)}})
 
     def _call(self, function: Callable[[Any], Awaitable[None]], output: Output, *, always: bool = False) -> None:
         if self._nursery is not None and (always or self._calls < _CALLS_MAX):
@@ -222,7 +226,7 @@ class Gossiper:
         try:
             answer = await ask(self._envelope, place, Ping(number, name, self.name), timeout_s=_PING_TIMEOUT_S)
         except Unanswered as error:
-            log.debug("gossip.no-ack", extra={"member": name, "error": str(error)})
+            log.debug("gossip.no-ack", extra={"fields": {"member": name, "error": str(error)}})
             return None
         return answer if isinstance(answer, Ack) and answer.source == name else None
 
@@ -240,7 +244,7 @@ class Gossiper:
         place = (wanted.address, wanted.port)
         trouble = await self._exchange(place, join=False)
         if trouble:
-            log.debug("gossip.no-exchange", extra={"address": places.show(place), "error": trouble})
+            log.debug("gossip.no-exchange", extra={"fields": {"address": places.show(place), "error": trouble}})
 
     # --- conversations
 
@@ -283,7 +287,7 @@ class Gossiper:
     async def _answer_exchange(self, question: Exchange) -> Spoken:
         refusal = self._refusal(question) or await self._name_taken(question)
         if refusal:
-            log.warning("gossip.join-refused", extra={"member": question.source, "reason": refusal})
+            log.warning("gossip.join-refused", extra={"fields": {"member": question.source, "reason": refusal}})
             return Refusal(refusal)
         self._machine.merge(trio.current_time(), question)
         self._act()

@@ -23,6 +23,10 @@ GREETING_BYTES = 17
 FRAME_BYTES_MAX = 8 << 20
 ASKING, ANSWERING = b"?", b"!"
 LENGTH = struct.Struct("!I")
+_STRANGER = "it does not speak this gossip protocol"
+_HAS_KEY = "it encrypts gossip, but this agent has no key (encrypt)"
+_HAS_NO_KEY = "it does not encrypt gossip, but this agent does (encrypt)"
+_OTHER_KEY = "no gossip key of this agent opens what it said: the keys (encrypt) differ"
 
 
 class Refusals(msgspec.Struct):
@@ -41,6 +45,7 @@ class Envelope:
     def __init__(self, keyring: Keyring) -> None:
         self.keyring = keyring
         self.refusals = Refusals()
+        self.refusal = ""  # why the last packet was not read
 
     def pack(self, payload: bytes) -> bytes:
         """A packet."""
@@ -51,18 +56,23 @@ class Envelope:
         version = packet[:1]
         if len(packet) > PACKET_BYTES_MAX:
             self.refusals.oversized += 1
+            self.refusal = f"it sent a packet of more than {PACKET_BYTES_MAX} bytes"
         elif version not in (PLAIN, SEALED):
             self.refusals.unknown += 1
+            self.refusal = _STRANGER
         elif not self.keyring and version == SEALED:
             self.refusals.sealed += 1
+            self.refusal = _HAS_KEY
         elif self.keyring and version == PLAIN:
             self.refusals.plain += 1
+            self.refusal = _HAS_NO_KEY
         elif not self.keyring:
             return packet[1:]
         elif (payload := self.keyring.unseal(packet[1:], SEALED)) is not None:
             return payload
         else:
             self.refusals.wrong_key += 1
+            self.refusal = _OTHER_KEY
         return None
 
     def greeting(self) -> bytes:
@@ -73,11 +83,11 @@ class Envelope:
         """Raises Invalid when the other end does not do as this one does."""
         version = greeting[:1]
         if version not in (PLAIN, SEALED):
-            raise Invalid("it does not speak this gossip protocol")
+            raise Invalid(_STRANGER)
         if version == SEALED and not self.keyring:
-            raise Invalid("it encrypts gossip, but this agent has no key (encrypt)")
+            raise Invalid(_HAS_KEY)
         if version == PLAIN and self.keyring:
-            raise Invalid("it does not encrypt gossip, but this agent does (encrypt)")
+            raise Invalid(_HAS_NO_KEY)
 
     def frame(self, payload: bytes, greeting: bytes, direction: bytes) -> bytes:
         """A frame of the conversation that began with this greeting. Raises Invalid when it gets too large."""
@@ -101,5 +111,5 @@ class Envelope:
         payload = self.keyring.unseal(body, greeting + direction)
         if payload is None:
             self.refusals.wrong_key += 1
-            raise Invalid("no key of this agent opens a gossip message")
+            raise Invalid(_OTHER_KEY)
         return payload

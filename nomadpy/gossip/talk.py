@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import trio
 
+from nomadpy.gossip.complaints import Complaints
 from nomadpy.gossip.envelope import ANSWERING, ASKING, GREETING_BYTES, LENGTH, Envelope
 from nomadpy.gossip.messages import Spoken, decode_spoken, encode
 from nomadpy.model.errors import Invalid
@@ -72,8 +73,9 @@ async def _converse(envelope: Envelope, stream: trio.SocketStream, question: Spo
 class Listener:
     """Answers what others ask; at most ``CONNECTIONS_MAX`` at a time, each within ``CONVERSATION_S``."""
 
-    def __init__(self, envelope: Envelope, answer: Answer) -> None:
+    def __init__(self, envelope: Envelope, answer: Answer, complaints: Complaints | None = None) -> None:
         self._envelope, self._answer = envelope, answer
+        self._complaints = complaints or Complaints()
         self.open = 0
         self.turned_away = 0
         self.broken = 0
@@ -91,7 +93,7 @@ class Listener:
             self.broken += scope.cancelled_caught
         except (trio.BrokenResourceError, OSError, EOFError, Invalid) as error:
             self.broken += 1
-            log.debug("gossip.conversation-broken", extra={"error": str(error)})
+            log.debug("gossip.conversation-broken", extra={"fields": {"error": str(error)}})
         finally:
             self.open -= 1
             await trio.aclose_forcefully(stream)
@@ -100,17 +102,37 @@ class Listener:
         place = stream.socket.getpeername()[:2]
         greeting = self._envelope.greeting()
         await stream.send_all(greeting)
-        question = decode_spoken(await _read_frame(self._envelope, stream, greeting, ASKING))
+        question = await self._hear(stream, greeting, place[0])
         answer = await self._answer(question, place)
         if answer is not None:
             await stream.send_all(self._envelope.frame(encode(answer), greeting, ANSWERING))
             await stream.send_eof()
             await stream.receive_some(1)  # the caller closes first, so that nothing sent is lost
 
+    async def _hear(self, stream: trio.SocketStream, greeting: bytes, host: str) -> Spoken:
+        """The question. Of an agent with another key the log tells: without that it looks as if nobody was there."""
+        try:
+            header = await _read(stream, LENGTH.size)
+        except EOFError:
+            habit = "encrypted" if self._envelope.keyring else "not encrypted"
+            reason = f"it hung up on hearing that gossip is {habit} here: is its key (encrypt) the same?"
+            self._complaints.say(trio.current_time(), host, reason)
+            raise
+        try:
+            return decode_spoken(await _read_body(self._envelope, stream, header, greeting, ASKING))
+        except Invalid as error:
+            self._complaints.say(trio.current_time(), host, error.message)
+            raise
+
 
 async def _read_frame(envelope: Envelope, stream: trio.SocketStream, greeting: bytes, direction: bytes) -> bytes:
-    length = envelope.frame_length(await _read(stream, LENGTH.size))
-    return envelope.unframe(await _read(stream, length), greeting, direction)
+    return await _read_body(envelope, stream, await _read(stream, LENGTH.size), greeting, direction)
+
+
+async def _read_body(
+    envelope: Envelope, stream: trio.SocketStream, header: bytes, greeting: bytes, direction: bytes
+) -> bytes:
+    return envelope.unframe(await _read(stream, envelope.frame_length(header)), greeting, direction)
 
 
 async def _read(stream: trio.SocketStream, count: int) -> bytes:

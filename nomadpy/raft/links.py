@@ -151,12 +151,12 @@ class Links:
                             sender = await self._admit(frame, allowed, scope)
                             scope.deadline = math.inf
             except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError) as error:
-                log.debug("raft.stream-broken", extra={"server": sender, "error": str(error)})
+                log.debug("raft.stream-broken", extra={"fields": {"server": sender, "error": str(error)}})
             except Invalid as error:
-                log.warning("raft.stream-refused", extra={"server": sender, "error": str(error)})
+                log.warning("raft.stream-refused", extra={"fields": {"server": sender, "error": str(error)}})
             except OSError as error:
                 # The cluster's id could not be stored; the other end tries again.
-                log.error("raft.cluster-not-stored", extra={"error": str(error)})
+                log.error("raft.cluster-not-stored", extra={"fields": {"error": str(error)}})
         # A newer stream may have taken its place meanwhile.
         if sender and self._accepted.get(sender) is scope:
             del self._accepted[sender]
@@ -196,7 +196,7 @@ class Links:
                     outbox.clear()
                     await trio.aclose_forcefully(stream)
             except (OSError, ssl.SSLError, trio.BrokenResourceError, trio.TooSlowError) as error:
-                log.debug("raft.no-stream", extra={"server": peer, "error": str(error)})
+                log.debug("raft.no-stream", extra={"fields": {"server": peer, "error": str(error)}})
             await trio.sleep(RETRY_S)
 
     async def _send_on(self, stream: trio.abc.Stream, outbox: _Outbox) -> None:

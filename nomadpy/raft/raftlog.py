@@ -434,7 +434,7 @@ class RaftLog:
             stored = await trio.to_thread.run_sync(write)
         except OSError as error:
             # The log simply stays longer; the server goes on, and tries again later.
-            log.error("raft.snapshot-failed", extra={"index": point.index, "error": str(error)})
+            log.error("raft.snapshot-failed", extra={"fields": {"index": point.index, "error": str(error)}})
             await self._in.send(_SnapshotDone(point, None))
         else:
             await self._in.send(_SnapshotDone(point, stored))

@@ -240,6 +240,26 @@ async def test_joins_that_fail_say_why() -> None:
         assert "is its gossip key the same?" in (await sealed.gossiper.join([address(other.gossiper)]))[1][0]
 
 
+async def test_an_agent_with_another_key_is_told_of_in_the_log_of_who_was_asked(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with town() as here:
+        plain, sealed = await here.start("a"), await here.start("b", encrypt=key(1))
+        other = await here.start("c", encrypt=key(2))
+
+        def said(words: str) -> bool:
+            told = [r.fields["reason"] for r in caplog.records if r.msg == "gossip.not-understood"]
+            return sum(words in reason for reason in told) == 1
+
+        for _ in range(3):
+            await other.gossiper.join([address(sealed.gossiper)])
+        await eventually(lambda: said("the keys (encrypt) differ"))
+        await plain.gossiper.join([address(sealed.gossiper)])
+        await eventually(lambda: said("it hung up on hearing that gossip is encrypted here"))
+        await sealed.gossiper.join([address(plain.gossiper)])
+        await eventually(lambda: said("it hung up on hearing that gossip is not encrypted here"))
+
+
 async def test_packets_of_the_wrong_kind_are_refused_and_counted() -> None:
     async with town() as here:
         plain, sealed = await here.start("a"), await here.start("b", encrypt=key(1))
@@ -380,7 +400,9 @@ async def test_changes_of_members_are_logged(caplog: pytest.LogCaptureFixture) -
     with caplog.at_level(logging.INFO, logger="nomadpy.gossip"):
         async with town() as here:
             await here.pool(2)
-    facts = [(record.member, record.new) for record in caplog.records if record.msg == "gossip.member"]
+    facts = [
+        (record.fields["member"], record.fields["new"]) for record in caplog.records if record.msg == "gossip.member"
+    ]
     assert sorted(facts) == [("m0", "alive"), ("m1", "alive")]
 
 
