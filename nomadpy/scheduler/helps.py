@@ -57,7 +57,8 @@ def would_help(
         found += _conditions(facts, eligible, last, (failed == 1) & (crowded == 0) & roomy)
     if not found:
         found = _nearest(fleet, eligible, lacking, neighbours, refused, everywhere)
-    return tuple(sorted(found, key=lambda help: _ORDER.index(help.kind))[:MOST_HELPS])
+    rank = {kind: place for place, kind in enumerate(_ORDER)}
+    return tuple(sorted(found, key=lambda help: rank.get(help.kind, len(rank)))[:MOST_HELPS])
 
 
 _ORDER = (
@@ -69,11 +70,13 @@ _ORDER = (
 def _lacking(fleet: Fleet, demand: Demand) -> dict[str, IntColumn]:
     """Per dimension how much every node has too little."""
     pairs = {
-        "cpu": (fleet.cpu_free, demand.cpu),
+        "cpu": (fleet.cpu_free, fleet.cpu_ask(demand, slice(None))),
         "memory": (fleet.memory_free, demand.memory),
         "disk": (fleet.disk_free, demand.disk),
     }
-    return {name: np.maximum(ask - free, 0) if ask > 0 else np.zeros_like(free) for name, (free, ask) in pairs.items()}
+    return {
+        name: np.maximum(ask - free, 0) if np.any(ask) else np.zeros_like(free) for name, (free, ask) in pairs.items()
+    }
 
 
 def _room(fleet: Fleet, demand: Demand, lacking: dict[str, IntColumn], nodes: BoolColumn) -> list[Help]:
@@ -82,22 +85,23 @@ def _room(fleet: Fleet, demand: Demand, lacking: dict[str, IntColumn], nodes: Bo
     numbers = np.flatnonzero(nodes)
     if not len(numbers):
         return []
-    asked = {"cpu": demand.cpu, "memory": demand.memory, "disk": demand.disk}
     sets = np.zeros(len(numbers), dtype=np.int64)
     share: FloatColumn = np.zeros(len(numbers))
+    asked = {"cpu": fleet.cpu_ask(demand, numbers), "memory": demand.memory, "disk": demand.disk}
     for bit, (name, short) in enumerate(lacking.items()):
         sets |= (short[numbers] > 0).astype(np.int64) << bit
-        share += short[numbers] / max(asked[name], 1)
+        share += short[numbers] / np.maximum(asked[name], 1)
     best = sorted(
         (int(bits).bit_count(), float(share[sets == bits].min()), int(bits)) for bits in np.unique(sets).tolist()
     )
     fewest = best[0][0]
-    return [_lack(fleet, asked, lacking, numbers[(sets == bits) & (share == least)]) for count, least, bits in best
+    return [_lack(fleet, demand, lacking, numbers[(sets == bits) & (share == least)]) for count, least, bits in best
             if count == fewest]  # fmt: skip
 
 
-def _lack(fleet: Fleet, asked: dict[str, int], lacking: dict[str, IntColumn], numbers: IntColumn) -> Help:
+def _lack(fleet: Fleet, demand: Demand, lacking: dict[str, IntColumn], numbers: IntColumn) -> Help:
     first = int(numbers[0])
+    asked = {"cpu": asked_cpu(fleet, demand, first), "memory": demand.memory, "disk": demand.disk}
     short = {name: int(column[first]) for name, column in lacking.items() if column[first]}
     alike = [n for n in numbers.tolist() if all(int(lacking[name][n]) == lack for name, lack in short.items())]
     more = " and ".join(f"{lack} {UNITS[name]} more {name}" for name, lack in short.items())
@@ -139,6 +143,11 @@ def _nearest(
         if all(against[number] == against[first] for _, against in in_the_way)
     ]
     return [_help(facts, "several", f"{len(reasons)} changes at once ({'; '.join(reasons)}):", alike)]
+
+
+def asked_cpu(fleet: Fleet, demand: Demand, number: int) -> int:
+    """The MHz that one allocation takes on a node; cores of its own count with the node's speed."""
+    return int(np.asarray(fleet.cpu_ask(demand, np.array([number]))).max())
 
 
 def _taken(facts: Facts, refused: Mapping[int, str], nodes: BoolColumn) -> list[Help]:

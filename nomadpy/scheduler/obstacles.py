@@ -14,7 +14,7 @@ from nomadpy.scheduler.devices import meets, named
 from nomadpy.scheduler.eligibility import Check
 from nomadpy.scheduler.extras import assign, wants_extras
 from nomadpy.scheduler.fleet import Fleet
-from nomadpy.scheduler.helps import UNITS, not_ready
+from nomadpy.scheduler.helps import UNITS, asked_cpu, not_ready
 from nomadpy.scheduler.operators import DISTINCT_HOSTS
 from nomadpy.scheduler.targets import is_reference, resolve
 from nomadpy.state.view import StateView
@@ -60,7 +60,7 @@ class Teller:
         """A condition that the node fails because of what it holds."""
         fleet, demand = self._fleet, self._demand
         resources = {
-            "cpu": (demand.cpu, fleet.cpu_free, fleet.columns.cpu),
+            "cpu": (asked_cpu(fleet, demand, number), fleet.cpu_free, fleet.columns.cpu),
             "memory": (demand.memory, fleet.memory_free, fleet.columns.memory),
             "disk": (demand.disk, fleet.disk_free, fleet.columns.disk),
         }

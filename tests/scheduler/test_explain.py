@@ -13,7 +13,7 @@ from nomadpy.model.alloc import AllocMetric
 from nomadpy.model.explanation import GroupExplanation
 from nomadpy.model.job import Job, VolumeRequest
 from nomadpy.model.node import DrainStrategy, DriverInfo, HostVolume, PreemptionConfig
-from nomadpy.model.resources import Constraint, RequestedDevice
+from nomadpy.model.resources import Constraint, NodeCpu, RequestedDevice, Resources
 from nomadpy.scheduler import Fleet, explain, explain_plan
 from nomadpy.state.overlay import Overlay
 
@@ -241,3 +241,13 @@ def test_the_least_that_helps_is_named(sizes: list[int], asked: int) -> None:
     [help] = failure(world, make_job(group=make_group(task=make_task(memory_mb=asked)))).would_help
     assert help.lacking == {"memory": asked - max(sizes)}
     assert help.node_count == sizes.count(max(sizes))
+
+
+def test_cores_of_its_own_count_with_the_speed_of_the_node() -> None:
+    world = World(make_node(0, resources={"cpu": NodeCpu(cpu_shares=2000, reservable_cpu_cores=(0, 1))}))
+    task = make_task(cpu=0).replace(resources=Resources(cores=1, memory_mb=100))
+    world.deploy(make_job("other", group=make_group(task=make_task(cpu=1500))))
+    job = make_job(group=make_group(task=task))
+    [text] = details(world, job)
+    assert text == "cpu: asks 1000 MHz, 500 free of 2000 (short by 500 MHz)"
+    assert failure(world, job).would_help[0].lacking == {"cpu": 500}
