@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from nomadpy.api.context import ApiContext
+from nomadpy.gossip.contract import ALIVE, FAILED, LEFT, SUSPECT, Member
+from nomadpy.gossip.driver import Statistics as GossipStatistics
 from nomadpy.model.node import Node
 from nomadpy.rpc.contract import ClientEndpoint
+from nomadpy.rpc.listener import ListenerStatistics
+from nomadpy.server.cluster import cluster_of
 from nomadpy.server.server import Server
 
 if TYPE_CHECKING:
@@ -35,6 +39,11 @@ async def gauges(context: ApiContext) -> list[Gauge]:
     out = [Gauge("nomad.nomadpy.loop_lag", value, {"quantile": quantile}) for quantile, value in lag_ms.items()]
     if context.server is not None:
         out += _server_gauges(context.server)
+        out += _raft_gauges(context, context.server)
+    if context.listener_statistics is not None:
+        out += _port_gauges(context.listener_statistics())
+    if context.gossip is not None and context.gossip_statistics is not None:
+        out += _gossip_gauges(context.gossip.members(), context.gossip_statistics())
     if context.client is not None:
         node = context.server.store.node(context.client.node_id) if context.server is not None else None
         out += await _client_gauges(context, context.client, node)
@@ -65,6 +74,73 @@ def _server_gauges(server: Server) -> Iterator[Gauge]:
             labels = {"job": job_id, "task_group": group, "namespace": namespace}
             for state in line.__struct_fields__:
                 yield Gauge(f"nomad.nomad.job_summary.{state}", getattr(line, state), labels)
+
+
+def _raft_gauges(context: ApiContext, server: Server) -> Iterator[Gauge]:
+    """The log of this server. Times are in milliseconds."""
+    log = server.log.statistics()
+    known, silent_ms = context.forwarding.contact() if context.forwarding is not None else (server.log.is_leader, 0)
+    yield Gauge("nomad.raft.apply", log.entries_written)
+    yield Gauge("nomad.raft.term", log.term)
+    yield Gauge("nomad.raft.is_leader", int(server.log.is_leader))
+    yield Gauge("nomad.raft.known_leader", int(known))
+    # Only who follows can be out of contact, and only with a leader it knows.
+    if known and not server.log.is_leader:
+        yield Gauge("nomad.raft.leader.lastContact", silent_ms)
+    yield Gauge("nomad.raft.commitTime", log.commit_ms_last)
+    yield Gauge("nomad.raft.syncs", log.syncs)
+    yield Gauge("nomad.raft.fsync_ms", log.fsync_ms_last)
+    yield Gauge("nomad.raft.peers", sum(one.voter for one in cluster_of(server).servers()[0]))
+    if server.leading:
+        yield from _autopilot_gauges(server)
+
+
+def _autopilot_gauges(server: Server) -> Iterator[Gauge]:
+    report = cluster_of(server).health()
+    yield Gauge("nomad.autopilot.healthy", int(report.healthy))
+    yield Gauge("nomad.autopilot.failure_tolerance", report.failure_tolerance)
+
+
+_PORT = {
+    "n_open": "connections_open",
+    "n_accepted": "accept_conn",
+    "n_raft": "raft_handoff",
+    "n_rpc": "rpc_handoff",
+    "n_calls": "request",
+    "n_streams": "streaming_request",
+    "n_refused": "request_refused",
+    "n_handler_faults": "request_error",
+    "n_malformed": "malformed",
+    "n_silent": "silent",
+    "n_strangers": "strangers",
+    "n_tls_failed": "tls_failed",
+    "n_too_many": "too_many",
+    "n_accept_errors": "accept_errors",
+}
+
+
+def _port_gauges(seen: ListenerStatistics) -> Iterator[Gauge]:
+    """The port for agents since the start; Nomad's names where Nomad counts the same."""
+    for field, name in _PORT.items():
+        yield Gauge(f"nomad.nomad.rpc.{name}", getattr(seen, field))
+
+
+def _gossip_gauges(members: list[Member], seen: GossipStatistics) -> Iterator[Gauge]:
+    counts = Counter((member.is_server, member.status) for member in members)
+    for role in ("server", "client"):
+        for status in (ALIVE, SUSPECT, FAILED, LEFT):
+            labels = {"role": role, "status": status}
+            yield Gauge("nomad.serf.members", counts[role == "server", status], labels)
+    yield Gauge("nomad.memberlist.health.score", seen.awareness)
+    yield Gauge("nomad.memberlist.udp.received", seen.packets_in)
+    yield Gauge("nomad.memberlist.udp.sent", seen.packets_out)
+    yield Gauge("nomad.memberlist.udp.send_errors", seen.send_errors)
+    for reason, count in seen.refused.items():
+        yield Gauge("nomad.memberlist.refused", count, {"reason": reason})
+    yield Gauge("nomad.memberlist.tcp.turned_away", seen.conversations_turned_away)
+    yield Gauge("nomad.memberlist.tcp.broken", seen.conversations_broken)
+    for name, count in seen.counters.items():
+        yield Gauge(f"nomad.memberlist.{name}", count)
 
 
 async def _client_gauges(context: ApiContext, client: ClientEndpoint, node: Node | None) -> list[Gauge]:

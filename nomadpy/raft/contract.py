@@ -16,7 +16,8 @@ Apply = Callable[[int, bytes], Any]
 
 
 class LogStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """How a log is doing. ``fsync_ms_last`` is the time of the newest sync, 0 where nothing is synced."""
+    """How a log is doing. ``fsync_ms_last`` is the time of the newest sync, 0 where nothing is synced;
+    ``commit_ms_last`` how long the newest entry proposed here took until it was applied."""
 
     kind: str
     last_index: int = 0
@@ -25,6 +26,7 @@ class LogStatistics(msgspec.Struct, frozen=True, kw_only=True):
     entries_written: int = 0
     syncs: int = 0
     fsync_ms_last: float = 0.0
+    commit_ms_last: float = 0.0
 
 
 class Leadership(msgspec.Struct, frozen=True, kw_only=True):

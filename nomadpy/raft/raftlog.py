@@ -120,6 +120,7 @@ class RaftLog:
         self._leadership, self._leadership_moved = Leadership(), trio.Event()
         self._proposed = 0
         self._sync_ms = self._sync_ms_average = 0.0
+        self._commit_ms = 0.0
         self._snapshot_at = 0
         self._snapshot_running = False
         self._snapshot_not_before = float("-inf")
@@ -201,7 +202,10 @@ class RaftLog:
         def begin(core: Core, ticket: object) -> None:
             core.propose(ticket, data)
 
-        return (await self._ask(_Request(begin, writes=True, size=len(data)), timeout_s)).result
+        began_s = trio.current_time()
+        answer = await self._ask(_Request(begin, writes=True, size=len(data)), timeout_s)
+        self._commit_ms = (trio.current_time() - began_s) * 1e3
+        return answer.result
 
     async def read_index(self, *, timeout_s: float = 10.0) -> int:
         """Returns once this server's state holds everything that was acknowledged anywhere before the call. Raises
@@ -270,6 +274,7 @@ class RaftLog:
             entries_written=self._proposed,
             syncs=self._wal.syncs,
             fsync_ms_last=self._sync_ms,
+            commit_ms_last=self._commit_ms,
         )
 
     # --- asking ----------------------------------------------------------------------------------------------------
