@@ -157,15 +157,13 @@ class ServerNetwork:
         self._log = LateLog(first)
         return self._log
 
-    def _make_bootstrapper(self) -> Bootstrapper:
-        """Takes over what an earlier version stored, if that is so: such a server was a cluster of its own."""
+    def _take_over(self) -> bool:
+        """Takes over what an earlier version stored; whether that is or was so. Such a server was a cluster of its
+        own."""
         assert self._server is not None
         raft = self._directory / "raft"
         tracked = self._server.config.job_tracked_versions
-        taken = take_over_journal(raft, name=self.server_id, tracked_versions=tracked) or (raft / TAKEN_OVER).exists()
-        expect = 1 if taken else self._config.bootstrap_expect
-        path = self._directory / "first-configuration.json"
-        return Bootstrapper(self.server_id, expect, path, rng=random.SystemRandom())
+        return take_over_journal(raft, name=self.server_id, tracked_versions=tracked) or (raft / TAKEN_OVER).exists()
 
     async def _begin_log(self, apply: Apply) -> RaftLog:
         assert self._bootstrapper is not None
@@ -325,8 +323,10 @@ class ServerNetwork:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listens and gossips until cancelled. Raises Invalid when a port cannot be bound."""
-        # It may have a large journal to read.
-        self._bootstrapper = await trio.to_thread.run_sync(self._make_bootstrapper)
+        # A large journal takes a while to read; the rest belongs to the event loop.
+        expect = 1 if await trio.to_thread.run_sync(self._take_over) else self._config.bootstrap_expect
+        path = self._directory / "first-configuration.json"
+        self._bootstrapper = Bootstrapper(self.server_id, expect, path, rng=random.SystemRandom())
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             await nursery.start(self.peers.run)
