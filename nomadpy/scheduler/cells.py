@@ -173,6 +173,25 @@ class Ask:
                 best[cell] = key
         return out, {number: run.count for number, run in runs.items()}
 
+    def choose_one(self, bar: IntColumn, free: IntColumn) -> int:
+        """``choose`` for a single allocation: its node, -1 when there is none."""
+        cells = self._cells
+        barred = np.minimum(self._best, bar, out=self._barred)
+        cell = int(barred.argmax())
+        top: int = barred.item(cell)
+        if top <= _NONE + _LAST:
+            return -1
+        number = _LAST - (top & _LAST)
+        run = _Run(cells.position[number], free[:, number].tolist())
+        self._grow(run, number)
+        key = (_NONE if run.grains is None else (run.grains * PARTS) << _SHIFT) + _LAST - number
+        self._keys[run.position] = key
+        if key >= top:
+            self._best[cell] = key
+        else:
+            self._look_again(cell)
+        return number
+
     def _grow(self, run: _Run, number: int) -> None:
         """Counts one allocation more on a node, and what yet another one would be worth there."""
         demand, left = self._demand, run.left

@@ -32,7 +32,8 @@ _LARGEST = 4096 * GRAIN
 _MOST_CROWDED = 255.0
 _MAX_FIT = 18.0
 _FIT = GRAIN / _MAX_FIT
-_GAP = GRAIN / LOG2_10
+_BALANCE = 3.0  # chosen with scripts/bench_packing among 0.5 … 4; keys in ``cells`` have room for up to 4
+_GAP = _BALANCE * GRAIN / LOG2_10
 
 
 def to_grains(values: FloatColumn) -> FloatColumn:
@@ -51,8 +52,9 @@ def grains_of(value: float) -> int:
 
 def fit(algorithm: str, cpu_left: Any, memory_left: Any, cpu_scale: Any, memory_scale: Any) -> FloatColumn:
     """The grains of the fit scorer where so much is left after the allocation; ``exp2(left · scale)`` is 10 to the free
-    share. ``binpack``: the fuller the better; ``spread``: the emptier the better; ``balanced``: as binpack, less the
-    difference between the free shares of cpu and memory, so that no node runs out of one with much of the other left.
+    share. ``binpack``: the fuller the better; ``spread``: the emptier the better; ``balanced``: as binpack, less three
+    times the difference between the free shares of cpu and memory, so that no node runs out of one with much of the
+    other left.
     """
     cpu: FloatColumn = cpu_left * cpu_scale
     memory: FloatColumn = memory_left * memory_scale

@@ -101,8 +101,13 @@ class GroupPlacer(Standing):
         free = fleet.left
         ask = asks.ask(self._demand, self._algorithm, free)
         metrics = self._few_scores(ask.top(bar, TOP_SCORES if fleet.tables_left > 0 else 1))
-        alone = distinct and self._neighbours.alone
-        nodes, counts = ask.choose(bar, wanted, free, desired=float(max(self.group.count, 1)), alone=alone)
+        counts: dict[int, int]
+        if wanted == 1:
+            number = ask.choose_one(bar, free)
+            nodes, counts = ([number], {number: 1}) if number >= 0 else ([], {})
+        else:
+            alone = distinct and self._neighbours.alone
+            nodes, counts = ask.choose(bar, wanted, free, desired=float(max(self.group.count, 1)), alone=alone)
         ports: PortColumns | None = None
         if nodes and self._wants_extras:
             ports = self._port_sets().give(nodes)

@@ -99,7 +99,7 @@ def fit(place: Place, want: Want) -> float:
     load = float(np.exp2(cpu * (ten / place.cpu))) + float(np.exp2(memory * (ten / place.memory)))
     raw = load - 2 if want.algorithm == "spread" else 20 - load
     raw = max(0.0, min(18.0, raw)) / 18
-    return raw - abs(cpu / place.cpu - memory / place.memory) if want.algorithm == "balanced" else raw
+    return raw - 3 * abs(cpu / place.cpu - memory / place.memory) if want.algorithm == "balanced" else raw
 
 
 def spread_boost(place: Place, places: list[Place], want: Want, spread: tuple[str, int, dict[str, int]]) -> float:
