@@ -120,7 +120,9 @@ class Leadership:
         self.sent_last = last_index
 
     def next_wake(self) -> float:
-        """When ``round_due`` comes true by time alone."""
+        """When ``round_due`` comes true by time alone; never while there is nobody to be told."""
+        if not self.followers:
+            return float("inf")
         return min(self.next_heartbeat, self.notice_at if self.notice_at is not None else self.next_heartbeat)
 
     def has_quorum(self, voters: Iterable[str], own_name: str, now: float) -> bool:

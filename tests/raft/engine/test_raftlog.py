@@ -340,3 +340,14 @@ async def test_without_a_majority_nothing_is_promised(tmp_path: Path) -> None:
         await until(lambda: not leader.is_leader)
         with pytest.raises((NoLeader, TimedOut)):
             await leader.read_index(timeout_s=1)
+
+
+async def test_a_lone_leader_sleeps_when_there_is_nothing_to_do(tmp_path: Path) -> None:
+    log = RaftLog(tmp_path, lambda index, data: index, name="a")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(log.run)
+        while not log.leadership.leading:
+            await log.leadership_changed(log.leadership)
+        await log.propose(b"x")
+        assert log.core.next_wake() == float("inf")
+        nursery.cancel_scope.cancel()
