@@ -21,7 +21,7 @@ Ahead = Callable[[IntColumn, IntColumn], FloatColumn]
 Alike = Callable[[IntColumn], IntColumn]
 
 _FIRST_DEPTH, _GROWTH, _MAX_CELLS = 4, 8, 1 << 17
-_MANY = 4  # allocations a node from which on it pays to look for nodes that are alike
+_MANY = 64  # allocations from which on it pays to look for nodes that are alike
 
 
 def pack(ahead: Ahead, room: IntColumn, wanted: int, alike: Alike | None = None) -> IntColumn:
@@ -53,7 +53,7 @@ def pack(ahead: Ahead, room: IntColumn, wanted: int, alike: Alike | None = None)
 def _kinds(alike: Alike | None, numbers: IntColumn, room: IntColumn, wanted: int) -> tuple[IntColumn, IntColumn | None]:
     """The position of the first of each kind, and the kind of each number, nodes of a kind having equal room; None
     when there are too many kinds to gain by them."""
-    if alike is None or wanted < _MANY * len(numbers):
+    if alike is None or wanted < _MANY:
         return numbers, None
     rooms = room[numbers]
     kind = alike(numbers) * (int(rooms.max()) + 1) + rooms
