@@ -236,6 +236,7 @@ def last_first(ties: Any, left: int) -> Any:
         (packing, "_first", last_first),
         (ranking, "parts", lambda scorers: np.full_like(scorers, 60.0)),
         (ranking, "fit", lambda *a: np.floor(right_fit(*a) / 2**20)),
+        (ranking.Ranking, "alike", lambda self, numbers: np.zeros(len(numbers), dtype=np.int64)),
         (packing, "_openers", lambda ahead, numbers, wanted: numbers[:wanted]),
     ],
 )
