@@ -45,7 +45,7 @@ def json_name(field: str) -> str:
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
-class Noun(msgspec.Struct, frozen=True, kw_only=True, rename=json_name):
+class Noun(msgspec.Struct, frozen=True, kw_only=True, rename=json_name, gc=False):
     """The base of every record that Nomad's API prints with all its fields."""
 
     def replace(self, **changes: Any) -> Self:
@@ -54,7 +54,7 @@ class Noun(msgspec.Struct, frozen=True, kw_only=True, rename=json_name):
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
-class SparseNoun(msgspec.Struct, frozen=True, kw_only=True, rename=json_name, omit_defaults=True):
+class SparseNoun(msgspec.Struct, frozen=True, kw_only=True, rename=json_name, omit_defaults=True, gc=False):
     """The base of the few records whose empty fields Nomad's API leaves out."""
 
     def replace(self, **changes: Any) -> Self:

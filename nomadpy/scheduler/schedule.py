@@ -14,6 +14,7 @@ from nomadpy.model.evaluation import Evaluation
 from nomadpy.model.job import Job
 from nomadpy.scheduler.decision import FOLLOW_EXPIRY, FOLLOW_RESCHEDULE, FOLLOW_STOPPING, Decision, Draft
 from nomadpy.scheduler.fleet import Fleet, Taken
+from nomadpy.scheduler.fresh import fresh_changes
 from nomadpy.scheduler.placement import GroupPlacer, Placed, Wanted
 from nomadpy.scheduler.preemption import Evictor
 from nomadpy.scheduler.reconcile import (
@@ -83,19 +84,12 @@ class _GenericScheduler:
         draft = self._draft
         job = draft.job
         batch = (job.type if job is not None else draft.evaluation.type) == "batch"
-        kinds = UpdateKinds(self._fleet, job) if job is not None else None
         latest = self._view.latest_deployment(draft.evaluation.namespace, draft.evaluation.job_id)
         rollout = draft.rollout = Rollout(job, latest, paced=not batch)
-        reconciler = Reconciler(
-            job,
-            draft.evaluation,
-            batch=batch,
-            now_ns=self._now_ns,
-            node_of=self._view.node,
-            update_kind=kinds.kind if kinds is not None else lambda alloc: IGNORE,
-            rollout=rollout,
-        )
-        every = reconciler.reconcile(self._allocs)
+        if job is not None and not job.stop and latest is None and not self._allocs:
+            every = fresh_changes(job, rollout)
+        else:
+            every = self._reconcile(job, rollout, batch=batch)
         rollout.close(eval_priority=draft.evaluation.priority, now_ns=self._now_ns, rng=self._rng)
         stopped: set[str] = set()
         for changes in every:
@@ -116,6 +110,19 @@ class _GenericScheduler:
         live = [alloc for alloc in self._allocs if not alloc.client_terminal() and alloc.id not in stopped]
         if job is not None:
             self._place(job, [changes for changes in every if changes.wanted], live)
+
+    def _reconcile(self, job: Job | None, rollout: Rollout, *, batch: bool) -> list[GroupChanges]:
+        kinds = UpdateKinds(self._fleet, job) if job is not None else None
+        reconciler = Reconciler(
+            job,
+            self._draft.evaluation,
+            batch=batch,
+            now_ns=self._now_ns,
+            node_of=self._view.node,
+            update_kind=kinds.kind if kinds is not None else lambda alloc: IGNORE,
+            rollout=rollout,
+        )
+        return reconciler.reconcile(self._allocs)
 
     def _follow_up(self, every: Sequence[GroupChanges]) -> None:
         for cause, waiting in (
