@@ -66,6 +66,7 @@ COMMANDS: dict[str, Command] = {
     "namespace inspect": Command("namespace:inspect", "Print a namespace as JSON"),
     "namespace list": Command("cluster:namespace_list", "List namespaces"),
     "namespace status": Command("cluster:namespace_status", "Show a namespace"),
+    "node config": Command("node:config", "Show or change which servers a client talks to"),
     "node drain": Command("node_drain:drain", "Move the work of a node elsewhere, or cancel that"),
     "node eligibility": Command("node:eligibility", "Allow or forbid new work on a node"),
     "node pool apply": Command("node_pool:apply", "Create or change a node pool"),
@@ -81,6 +82,12 @@ COMMANDS: dict[str, Command] = {
     "operator autopilot health": Command("operator_servers:health", "Show how the servers are doing"),
     "operator autopilot set-config": Command("operator_servers:autopilot_set", "Change how the leader treats servers"),
     "operator autopilot state": Command("operator_servers:health", "Show how the servers are doing"),
+    "operator gossip keyring": Command("server:keyring", "List or change the keys of gossip"),
+    "operator gossip keyring generate": Command("server:keygen", "Make a key that encrypts gossip"),
+    "operator gossip keyring install": Command("server:keyring_install", "Give all members a further gossip key"),
+    "operator gossip keyring list": Command("server:keyring_list", "List the gossip keys and who holds them"),
+    "operator gossip keyring remove": Command("server:keyring_remove", "Take a gossip key away"),
+    "operator gossip keyring use": Command("server:keyring_use", "Encrypt gossip with another key"),
     "operator metrics": Command("operator:metrics", "Print the metrics of an agent"),
     "operator raft info": Command("raft:info", "Show what a stopped server's replicated log holds"),
     "operator raft list-peers": Command("operator_servers:list_peers", "List the servers that vote, and who leads"),
@@ -96,7 +103,9 @@ COMMANDS: dict[str, Command] = {
     "operator snapshot save": Command("snapshot:save", "Save the state of the cluster to a file"),
     "scaling policy info": Command("scaling:policy_info", "Show a scaling policy"),
     "scaling policy list": Command("scaling:policy_list", "List scaling policies"),
-    "server members": Command("cluster:server_members", "List the servers and who leads"),
+    "server force-leave": Command("server:force_leave", "Let a server go that failed and does not come back"),
+    "server join": Command("server:join", "Have an agent join other servers"),
+    "server members": Command("server:members", "List the servers and who leads"),
     "status": Command("cluster:status", "Show whatever object an id belongs to"),
     "system gc": Command("operator:system_gc", "Collect garbage now"),
     "system reconcile summaries": Command("operator:reconcile_summaries", "Count the summaries of all jobs anew"),
@@ -118,8 +127,12 @@ ALIASES: dict[str, str] = {
     "logs": "alloc logs",
     "node-drain": "node drain",
     "node-status": "node status",
+    "operator keygen": "operator gossip keyring generate",
+    "operator keyring": "operator gossip keyring",
     "plan": "job plan",
     "run": "job run",
+    "server-force-leave": "server force-leave",
+    "server-join": "server join",
     "server-members": "server members",
     "stop": "job stop",
     "validate": "job validate",
@@ -146,6 +159,7 @@ GROUPS: dict[str, str] = {
     "node pool": "Inspect and change node pools",
     "operator": "Tools for those who run the cluster",
     "operator autopilot": "See and steer how the leader looks after the servers",
+    "operator gossip": "Keys that encrypt what agents tell each other",
     "operator raft": "See and change which servers vote",
     "operator scheduler": "Read and change the scheduler configuration",
     "operator snapshot": "Save and restore the state of the cluster",
@@ -170,7 +184,7 @@ def resolve(words: list[str]) -> tuple[str, list[str]] | None:
     >>> resolve(["jbo", "run"]) is None
     True
     """
-    for length in (3, 2, 1):
+    for length in (4, 3, 2, 1):
         name = " ".join(words[:length])
         name = ALIASES.get(name, name)
         if len(words) >= length and name in COMMANDS:

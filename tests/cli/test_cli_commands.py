@@ -623,3 +623,99 @@ def test_capacity_of_a_registered_job(nomadpy: Run, cluster: Any) -> None:
     assert "front       7" in seen.out
     query = cluster.asked("GET", "/v1/job/web/capacity").query
     assert (query["without"], query["with"]) == (["n1", "n2"], ["1,2"])
+
+
+def _members() -> list[dict[str, Any]]:
+    tags = {"region": "global", "port": "4647", "build": "2.0.0"}
+    return [
+        {
+            "Name": f"s{number}.global",
+            "Addr": f"10.0.0.{number}",
+            "Port": 4648,
+            "Status": "alive" if number < 3 else "failed",
+            "Tags": {**tags, "id": f"id-{number}"},
+            "Health": {"CPU": 0.95, "Memory": 0.1, "Disk": 0.2, "IOPressure": None, "UnhealthyDrivers": ["docker"]},
+        }
+        for number in (1, 2, 3)
+    ]
+
+
+def test_server_members_in_detail_show_raft_and_health(nomadpy: Run, cluster: Any) -> None:
+    cluster.on("GET", "/v1/agent/members", {"Members": _members()})
+    cluster.on("GET", "/v1/status/leader", "10.0.0.2:4647")
+    report = {"Servers": [{"ID": "id-2", "Healthy": True, "Voter": True}, {"ID": "id-3", "Healthy": False}]}
+    cluster.on("GET", "/v1/operator/autopilot/health", (429, json.dumps(report)))
+    seen = nomadpy("server", "members", "-detailed")
+    assert seen.code == 0
+    first, second, third = seen.out.split("\n\n")
+    assert "Raft" not in first
+    assert "Leader            = true" in second
+    assert "Raft              = healthy" in second
+    assert "Raft              = not healthy" in third
+    assert "95%" in third
+    assert "IO Pressure       = not measured" in third
+    assert "Unhealthy Drivers = docker" in third
+
+
+def test_a_failed_server_does_not_lead_even_if_it_is_still_named(nomadpy: Run, cluster: Any) -> None:
+    cluster.on("GET", "/v1/agent/members", {"Members": _members()})
+    cluster.on("GET", "/v1/status/leader", "10.0.0.3:4647")
+    assert [line.split()[4] for line in nomadpy("server", "members").out.splitlines()[1:]] == ["false"] * 3
+
+
+def test_joining_says_whom_it_did_not_find(nomadpy: Run, cluster: Any) -> None:
+    cluster.on("PUT", "/v1/agent/join", {"num_joined": 1, "error": "cannot join x: no"})
+    seen = nomadpy("server", "join", "10.0.0.1", "x")
+    assert (seen.code, seen.out) == (1, "Joined 1 servers successfully\n")
+    assert "cannot join x: no" in seen.err
+    assert cluster.asked("PUT", "/v1/agent/join").query["address"] == ["10.0.0.1", "x"]
+    cluster.on("PUT", "/v1/agent/join", {"num_joined": 0, "error": "cannot join x: no"})
+    assert nomadpy("server", "join", "x").code == 1
+
+
+def test_a_server_is_let_go_by_either_name(nomadpy: Run, cluster: Any) -> None:
+    cluster.on("GET", "/v1/agent/members", {"Members": _members()})
+    cluster.on("PUT", "/v1/agent/force-leave", None)
+    assert nomadpy("server", "force-leave", "-prune", "s3").out == "Server s3.global was forgotten\n"
+    assert cluster.asked("PUT", "/v1/agent/force-leave").query == {"node": ["s3.global"], "prune": ["true"]}
+    seen = nomadpy("server-force-leave", "s9")
+    assert (seen.code, "s1.global, s2.global, s3.global" in seen.err) == (1, True)
+
+
+def test_gossip_keys(nomadpy: Run, cluster: Any) -> None:
+    key = nomadpy("operator", "gossip", "keyring", "generate").out.strip()
+    assert len(nomadpy("operator", "keygen").out.strip()) == len(key) == 44
+    answer = {"Keys": {key: 3, "b2xk": 2}, "PrimaryKeys": {key: 3}, "NumNodes": 3, "Messages": None}
+    cluster.on("GET", "/v1/agent/keyring/list", answer)
+    listed = nomadpy("operator", "gossip", "keyring", "list").out.splitlines()
+    assert sorted(line.split() for line in listed[1:]) == sorted([[key, "3/3", "3/3"], ["b2xk", "2/3", "-"]])
+    assert nomadpy("operator", "keyring", "-list-keys").out.splitlines() == listed
+    for action in ("install", "use", "remove"):
+        cluster.on("PUT", f"/v1/agent/keyring/{action}", {})
+        assert nomadpy("operator", "gossip", "keyring", action, key).code == 0
+        assert nomadpy("operator", "gossip", "keyring", f"-{action}", key).code == 0
+        assert cluster.asked("PUT", f"/v1/agent/keyring/{action}").body == {"Key": key}
+        assert nomadpy("operator", "gossip", "keyring", action).code == 1
+    cluster.on("GET", "/v1/agent/keyring/list", {**answer, "Messages": {"s3.global": "no answer"}})
+    seen = nomadpy("operator", "gossip", "keyring", "list")
+    assert (seen.code, "s3.global: no answer" in seen.err) == (1, True)
+
+
+def test_the_servers_of_a_client(nomadpy: Run, cluster: Any) -> None:
+    cluster.on("GET", "/v1/agent/servers", ["10.0.0.1:4647", "10.0.0.2:4647"])
+    cluster.on("PUT", "/v1/agent/servers", None)
+    assert nomadpy("node", "config", "-servers").out == "10.0.0.1:4647\n10.0.0.2:4647\n"
+    assert nomadpy("node", "config", "-update-servers", "a", "b:1").code == 0
+    assert cluster.asked("PUT", "/v1/agent/servers").query["address"] == ["a", "b:1"]
+    assert nomadpy("node", "config").code == nomadpy("node", "config", "x").code == 1
+
+
+def test_the_health_of_nodes_is_shown_where_it_is_asked_for(nomadpy: Run, cluster: Any) -> None:
+    health = {"Gossip": "alive", "CPU": 0.2, "Memory": 0.8, "Disk": 0.1, "IOPressure": None, "UnhealthyDrivers": []}
+    nodes = [p.node_stub(Health=health), p.node_stub(Health={**health, "Gossip": "failed"}), p.node_stub(Health=None)]
+    cluster.on("GET", "/v1/nodes", nodes)
+    lines = nomadpy("node", "status", "-health").out.splitlines()
+    assert [line.split()[-1] for line in lines] == ["Health", "80%", "failed", "-"]
+    assert cluster.asked("GET", "/v1/nodes").query["health"] == ["true"]
+    cluster.on("GET", f"/v1/node/{p.NODE}", p.node(Health=health))
+    assert "Memory            = ████████░░  80%" in nomadpy("node", "status", p.NODE).out

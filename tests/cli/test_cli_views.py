@@ -12,7 +12,21 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from nomadpy.cli.views import alloc, base, cluster, deployment, evaluation, explain, job, node, plan, progress, top, why
+from nomadpy.cli.views import (
+    alloc,
+    base,
+    deployment,
+    evaluation,
+    explain,
+    health,
+    job,
+    members,
+    node,
+    plan,
+    progress,
+    top,
+    why,
+)
 
 NOW = p.NOW_NS
 
@@ -53,7 +67,14 @@ VIEWS: dict[str, RenderableType] = {
     "deployment": deployment.detail(p.deployment(), NOW),
     "evals": evaluation.evaluation_list([p.evaluation(JobID=LONG)]),
     "eval": evaluation.detail(p.evaluation(FailedTGAllocs={"front": p.failed_metrics()}, BlockedEval=p.EVAL), NOW),
-    "members": cluster.members([{"Name": f"{LONG}.global", "Addr": "10.0.0.1", "Port": 4648, "Status": "alive"}], {}),
+    "members": members.members([{"Name": f"{LONG}.global", "Addr": "10.0.0.1", "Port": 4648, "Status": "alive"}], {}),
+    "server": members.detailed(
+        [{"Name": f"{LONG}.global", "Addr": "10.0.0.1", "Status": "failed", "Tags": {"id": LONG, "build": "2.0.0"}}],
+        {},
+        {LONG: {"Healthy": False, "Voter": True, "LastIndex": 7}},
+    ),
+    "health": health.details({"Gossip": "alive", "CPU": 0.95, "Memory": 0.1, "Disk": 0.8, "IOPressure": None}),
+    "keys": members.keys({"Keys": {"A" * 44: 3, "B" * 44: 2}, "PrimaryKeys": {"A" * 44: 3}, "NumNodes": 3}),
     "why": why.explanations({"front": p.explanation(), LONG: p.explanation(NodeCount=900, Unplaced=2, AfterPlan=True)}),
     "capacity": why.capacity(
         {"Groups": {"front": p.room(), LONG: p.room(Displaced=3, Exact=False)}, "Without": [p.NODE]}
@@ -221,7 +242,7 @@ def test_the_leader_is_found_by_its_rpc_address() -> None:
         {"Name": f"s{n}.global", "Addr": f"10.0.0.{n}", "Status": "alive", "Tags": {"region": "global", "port": "4647"}}
         for n in (1, 2)
     ]
-    lines = draw(cluster.members(rows, {"global": "10.0.0.2:4647"}), 200)
+    lines = draw(members.members(rows, {"global": "10.0.0.2:4647"}), 200)
     assert [line.split()[4] for line in lines[1:]] == ["false", "true"]
 
 

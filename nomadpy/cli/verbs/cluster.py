@@ -1,4 +1,4 @@
-"""Commands about servers, namespaces and node pools, and ``status``, which finds out what an id belongs to."""
+"""Commands about namespaces, and ``status``, which finds out what an id belongs to."""
 
 from __future__ import annotations
 
@@ -6,44 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from nomadpy.cli.failures import ApiError, CommandFailed
+from nomadpy.cli.failures import CommandFailed
 from nomadpy.cli.flags import AsJSON, Template, Verbose
 from nomadpy.cli.session import Session
-
-
-def server_members(
-    session: Session,
-    *,
-    verbose: Verbose = False,
-    detailed: Annotated[bool, typer.Option("-detailed", help="Show the tags too.")] = False,
-    as_json: AsJSON = False,
-    template: Template = None,
-) -> int:
-    """List the servers, and which of them leads its region."""
-    from nomadpy.cli.views import cluster as views
-
-    rows = session.api.get("/v1/agent/members").get("Members") or []
-    if session.put_out(rows, as_json=as_json, template=template):
-        return 0
-    regions = sorted({str((row.get("Tags") or {}).get("region", "")) for row in rows})
-    leaders, problems = _leaders(session, regions)
-    session.show(views.members(rows, leaders, detailed=detailed or verbose))
-    for problem in problems:
-        session.warn(problem)
-    return 1 if problems else 0
-
-
-def _leaders(session: Session, regions: list[str]) -> tuple[dict[str, str], list[str]]:
-    leaders, problems = {}, []
-    for region in regions:
-        try:
-            leaders[region] = str(session.api.get("/v1/status/leader", region=region) or "")
-        except ApiError as problem:
-            problems.append(f'Error: the leader of region "{region}" is unknown: {problem.body}')
-            continue
-        if not leaders[region]:
-            problems.append(f'Error: region "{region}" has no leader')
-    return leaders, problems
 
 
 def namespace_list(session: Session, *, as_json: AsJSON = False, template: Template = None) -> None:

@@ -24,6 +24,7 @@ def status(
     short: Annotated[bool, typer.Option("-short", help="Only the facts and the allocations.")] = False,
     stats: Annotated[bool, typer.Option("-stats", help="Accepted; the usage is always shown.")] = False,
     allocs: Annotated[bool, typer.Option("-allocs", help="In the list: count the running allocations.")] = False,
+    health: Annotated[bool, typer.Option("-health", help="In the list: how the machines are doing.")] = False,
     filter_: Annotated[str | None, typer.Option("-filter", help="Only nodes that match an expression.")] = None,
     per_page: Annotated[int | None, typer.Option("-per-page", help="At most so many nodes.")] = None,
     page_token: Annotated[str | None, typer.Option("-page-token", help="Where to go on after a page.")] = None,
@@ -37,11 +38,13 @@ def status(
     """
     del stats
     if node is None and not self_:
-        query = {"filter": filter_, "per_page": per_page, "next_token": page_token}
+        query: dict[str, Any] = {"filter": filter_, "per_page": per_page, "next_token": page_token}
+        if health or verbose:
+            query["health"] = True
         _list(session, query, allocs=allocs, verbose=verbose, as_json=as_json, template=template)
         return
     node_id = own_node(session) if self_ else find_id(session, "node", str(node))
-    found = session.api.get(f"/v1/node/{node_id}")
+    found = session.api.get(f"/v1/node/{node_id}", health=True)
     if not session.put_out(found, as_json=as_json, template=template):
         _show(session, found, short=short, verbose=verbose)
 
@@ -77,6 +80,7 @@ def own_node(session: Session) -> str:
 
 
 def _show(session: Session, node: dict[str, Any], *, short: bool, verbose: bool) -> None:
+    from nomadpy.cli.views import health
     from nomadpy.cli.views import job as job_views
     from nomadpy.cli.views import node as views
     from nomadpy.cli.views.base import section, stack
@@ -96,6 +100,7 @@ def _show(session: Session, node: dict[str, Any], *, short: bool, verbose: bool)
             views.events(node, now_ns, verbose=verbose),
             views.resources(node, allocations),
             views.host_usage(stats, node) if stats else None,
+            section("Health", health.details(node["Health"])) if node.get("Health") else None,
             table,
             views.attributes(node) if verbose else None,
         )
@@ -112,6 +117,28 @@ def _host_stats(session: Session, node: dict[str, Any]) -> dict[str, Any] | None
     except ApiError:
         # A node that cannot be reached right now has still much to tell that the servers know.
         return None
+
+
+def config(
+    session: Session,
+    *,
+    servers: Annotated[bool, typer.Option("-servers", help="List the servers that the client knows.")] = False,
+    update: Annotated[
+        list[str] | None,
+        typer.Option("-update-servers", help="Talk to this server instead; repeatable.", metavar="<address>"),
+    ] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="<address>...", show_default=False)] = None,
+) -> None:
+    """Show or change which servers the client of the asked agent talks to. A connection that works is kept."""
+    addresses = [*(update or []), *(more or [])]
+    if servers == bool(addresses) or (more and not update):
+        raise UsageProblem("say either -servers or -update-servers <address>...")
+    if addresses:
+        session.api.put("/v1/agent/servers", None, address=addresses)
+        session.say("Updated the servers of the client")
+        return
+    for address in session.api.get("/v1/agent/servers"):
+        session.say(str(address))
 
 
 def eligibility(

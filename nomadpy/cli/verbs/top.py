@@ -66,7 +66,7 @@ def top(
 
 def look(api: Api) -> Facts:
     """One look at the cluster. Raises NomadError when the agent does not answer."""
-    nodes = api.get("/v1/nodes", resources=True) or []
+    nodes = api.get("/v1/nodes", resources=True, health=True) or []
     jobs = api.get("/v1/jobs", namespace=api.settings.namespace or "*") or []
     allocations = (
         api.get(

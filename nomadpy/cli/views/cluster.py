@@ -1,4 +1,4 @@
-"""Views of servers, namespaces, node pools and the scheduler configuration."""
+"""Views of namespaces, node pools and the scheduler configuration."""
 
 from __future__ import annotations
 
@@ -8,39 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from nomadpy.cli.views.base import Columns, Details, plain, section, stack, state
-
-
-def members(rows: Iterable[dict[str, Any]], leaders: dict[str, str], *, detailed: bool = False) -> Columns:
-    """The table of servers; ``leaders`` maps a region to its leader's RPC address."""
-    headers = ["Name", "Address", "Port", "Status", "Leader", "Raft Version", "Build", "Datacenter", "Region"]
-    if detailed:
-        headers.append("Tags")
-    table = []
-    for row in sorted(rows, key=lambda row: str(row.get("Name"))):
-        tags = row.get("Tags") or {}
-        leads = leaders.get(tags.get("region", "")) == _rpc_address(row)
-        line: list[str | Text] = [
-            plain(row.get("Name")),
-            plain(row.get("Addr")),
-            plain(row.get("Port")),
-            state(row.get("Status", "")),
-            Text(plain(leads), style="green" if leads else ""),
-            plain(tags.get("raft_vsn")),
-            plain(tags.get("build")),
-            plain(tags.get("dc")),
-            plain(tags.get("region")),
-        ]
-        if detailed:
-            line.append(",".join(f"{name}={value}" for name, value in sorted(tags.items())))
-        table.append(line)
-    return Columns(headers, table, flexible=["Name", "Tags", "Datacenter"])
-
-
-def _rpc_address(member: dict[str, Any]) -> str:
-    tags = member.get("Tags") or {}
-    host = tags.get("rpc_addr") or member.get("Addr") or ""
-    return f"[{host}]:{tags.get('port')}" if ":" in host else f"{host}:{tags.get('port')}"
+from nomadpy.cli.views.base import Columns, Details, plain, section, stack
 
 
 def namespaces(rows: Iterable[dict[str, Any]]) -> Columns:

@@ -22,6 +22,7 @@ from nomadpy.cli.views.base import (
     stack,
     state,
 )
+from nomadpy.cli.views.health import brief
 
 MIB = 1 << 20
 
@@ -33,6 +34,10 @@ def node_list(
     headers = ["ID", "Node Pool", "DC", "Name", "Class", "Drain", "Eligibility", "Status"]
     if verbose:
         headers[4:4] = ["Address", "Version"]
+    nodes = list(nodes)
+    with_health = any(node.get("Health") for node in nodes)
+    if with_health:
+        headers.append("Health")
     if counts is not None:
         headers.append("Running Allocs")
     rows = []
@@ -49,6 +54,8 @@ def node_list(
         ]
         if verbose:
             row[4:4] = [plain(node.get("Address")), plain(node.get("Version"))]
+        if with_health:
+            row.append(brief(node.get("Health")))
         if counts is not None:
             row.append(str(counts.get(node["ID"], 0)))
         rows.append(row)

@@ -10,6 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from nomadpy.cli.views.base import Cell, Columns, ago, bar, plain, short, size, state
+from nomadpy.cli.views.health import brief
 from nomadpy.cli.views.job import state_of, type_of
 from nomadpy.cli.views.node import promised
 
@@ -18,6 +19,7 @@ MIB = 1 << 20
 # Header, cluster bars, tabs and the line of keys.
 _FRAME_LINES = 5
 # Names are cut first where the terminal is narrow: a row must stay one line.
+_WIDE = 96
 _CUT = ("Name", "Node", "ID")
 _ALLOC_ORDER = {"failed": 0, "lost": 0, "pending": 1, "unknown": 1, "running": 2, "complete": 3}
 
@@ -84,7 +86,7 @@ class View:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(options.max_width, 240)
-        headers, rows = table(self.facts, self.screen.tab)
+        headers, rows = table(self.facts, self.screen.tab, wide=width >= _WIDE)
         total = len(rows)
         rows = [row for row in rows if matches(row, self.screen.filter)]
         room = len(rows) if self.height is None else max(1, self.height - _FRAME_LINES)
@@ -192,14 +194,15 @@ def matches(row: list[Cell], wanted: str) -> bool:
     return not wanted or wanted.lower() in " ".join(str(cell) for cell in row).lower()
 
 
-def table(facts: Facts, tab: int) -> tuple[list[str], list[list[Cell]]]:
-    """The headers and rows of a tab."""
-    return (_nodes, _jobs, _allocations)[tab](facts)
+def table(facts: Facts, tab: int, *, wide: bool = True) -> tuple[list[str], list[list[Cell]]]:
+    """The headers and rows of a tab; only a wide screen has room for the health of nodes."""
+    return _nodes(facts, wide) if tab == 0 else (_jobs, _allocations)[tab - 1](facts)
 
 
-def _nodes(facts: Facts) -> tuple[list[str], list[list[Cell]]]:
+def _nodes(facts: Facts, wide: bool) -> tuple[list[str], list[list[Cell]]]:
     used = used_by_node(facts)
     rows: list[list[Cell]] = []
+    with_health = wide and any(node.get("Health") for node in facts.nodes)
     for node in sorted(facts.nodes, key=lambda node: str(node.get("Name"))):
         cpu, memory = capacity(node)
         takes = used.get(node["ID"], (0, 0, 0))
@@ -214,9 +217,11 @@ def _nodes(facts: Facts) -> tuple[list[str], list[list[Cell]]]:
                 Text.assemble(bar(takes[0], cpu, 6), f" {_percent(takes[0], cpu)}"),
                 Text.assemble(bar(takes[1], memory, 6), f" {_percent(takes[1], memory)}"),
                 str(takes[2]),
+                *([brief(node.get("Health"))] if with_health else []),
             ]
         )
-    return ["ID", "Name", "DC", "Status", "Eligibility", "CPU", "Memory", "Allocs"], rows
+    headers = ["ID", "Name", "DC", "Status", "Eligibility", "CPU", "Memory", "Allocs"]
+    return headers + (["Health"] if with_health else []), rows
 
 
 def _percent(used: int, total: int) -> str:
