@@ -241,9 +241,15 @@ class Client(NodeEndpoint):
         for alloc in newer:
             # It may have been removed while the disk was written to.
             if alloc.id in self.runners:
-                self.runners[alloc.id].update(alloc)
+                self._update(self.runners[alloc.id], alloc)
         for alloc in new:
             self._start(alloc)
+
+    def _update(self, runner: AllocRunner, alloc: Allocation) -> None:
+        runner.update(alloc)
+        if runner.finished and not alloc.client_terminal():
+            # The servers went back to a saved state, from before they heard of the end.
+            self._reporter.report_again([alloc.id])
 
     def _is_newer(self, alloc: Allocation) -> bool:
         known = self.runners[alloc.id].alloc.alloc_modify_index

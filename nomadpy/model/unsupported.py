@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from nomadpy.model.canonical import UPDATE_DEFAULTS
-from nomadpy.model.job import EphemeralDisk, Job, Task, TaskGroup, UpdateStrategy
+from nomadpy.model.job import EphemeralDisk, Job, Task, TaskGroup
 
 PLACES_MAX = 3
 
@@ -52,12 +52,6 @@ def _groups(test: Callable[[TaskGroup], Any]) -> Finder:
         return (f'group "{group.name}"' for group in job.task_groups if test(group))
 
     return find
-
-
-def _system(test: Callable[[UpdateStrategy], Any]) -> Finder:
-    """Groups of system jobs, which are updated in waves but have no deployments yet."""
-    find = _groups(lambda group: group.update is not None and test(group.update))
-    return lambda job: find(job) if job.type == "system" else []
 
 
 def _job(test: Callable[[Job], Any]) -> Finder:
@@ -126,21 +120,6 @@ PARTS: tuple[Part, ...] = (
         "replacements may get another volume",
     ),
     Part("identity", _tasks(_uses_identity), "the task gets no token"),
-    Part(
-        "update canary of a system job",
-        _system(lambda update: update.canary > 0),
-        "allocations are replaced without canaries",
-    ),
-    Part(
-        "update auto_promote of a system job",
-        _system(lambda update: update.auto_promote),
-        "there are no canaries to promote",
-    ),
-    Part(
-        "update auto_revert of a system job",
-        _system(lambda update: update.auto_revert),
-        "a failed update is not rolled back",
-    ),
     Part(
         "update stagger",
         _groups(lambda group: group.update is not None and group.update.stagger_ns != UPDATE_DEFAULTS["Stagger"]),

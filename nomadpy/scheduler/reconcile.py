@@ -191,7 +191,7 @@ class Reconciler:
                 destructive=len(destructive),
                 in_place=tuple(changes.in_place),
                 other=len(found.migrate) + len(found.later) + lacking,
-                canaries=lacking > 0,
+                canaries=self._canary_count(group) if lacking else 0,
                 had_running=self._had_running(allocs),
             )
         )
@@ -298,6 +298,10 @@ class Reconciler:
         if strategy is None or not destructive or (state is not None and state.promoted):
             return 0
         return max(strategy.canary - len(found.canaries) - _count_canaries([*found.reschedule, *found.cut_off]), 0)
+
+    def _canary_count(self, group: TaskGroup) -> int:
+        strategy = self._rollout.strategy(group)
+        return strategy.canary if strategy is not None else 0
 
     def _without_stale_canaries(self, changes: GroupChanges, allocs: Sequence[Allocation]) -> list[Allocation]:
         """Stops the canaries that no deployment will promote any more; answers the other allocations."""

@@ -40,8 +40,12 @@ class GroupWork(msgspec.Struct, frozen=True, kw_only=True):
     destructive: int
     in_place: tuple[Allocation, ...]
     other: int  # migrations, reschedules, missing canaries
-    canaries: bool  # the group begins with canaries
+    canaries: int  # how many canaries the group begins with
     had_running: bool  # an allocation of this very version exists
+    # For groups that run everywhere: how many allocations belong to the deployment, and whether all are healthy. Nodes
+    # come and go, so what was wanted at first says little.
+    own: int | None = None
+    settled: bool = True
 
 
 class Rollout:
@@ -133,9 +137,25 @@ class Rollout:
             groups = {work.group.name: self._new_state(work) for work in members}
             base = self._current or _new_deployment(self._job, eval_priority=eval_priority, now_ns=now_ns, rng=rng)
             self._opened = self._current = base.replace(task_groups={**groups, **base.task_groups})
-        elif self._is_done():
+        self._follow_nodes()
+        if self._opened is None and self._is_done():
             assert self._current is not None
             self._close(self._current, DEPLOYMENT_SUCCESSFUL, DEPLOYMENT_SUCCESSFUL_TEXT)
+
+    def _follow_nodes(self) -> None:
+        """Groups that run everywhere want as many allocations as there are nodes now."""
+        current = self._current
+        if current is None or not current.active() or self._opened is not None:
+            return
+        totals = {}
+        for work in self._work:
+            state = self.state(work.group.name)
+            if work.own is not None and state is not None:
+                total = work.own + work.place + work.destructive + len(work.in_place)
+                if total != state.desired_total:
+                    totals[work.group.name] = total
+        if totals:
+            self._updates.append(DeploymentUpdate(deployment_id=current.id, desired_totals=totals))
 
     def _joins(self, work: GroupWork) -> bool:
         if self.strategy(work.group) is None or self.state(work.group.name) is not None or self.frozen:
@@ -163,7 +183,7 @@ class Rollout:
             auto_revert=strategy.auto_revert,
             auto_promote=strategy.auto_promote,
             progress_deadline_ns=strategy.progress_deadline_ns,
-            desired_canaries=strategy.canary if work.canaries else 0,
+            desired_canaries=work.canaries,
             desired_total=work.place + work.destructive + len(work.in_place),
         )
 
@@ -172,7 +192,11 @@ class Rollout:
         if current is None or current.status != DEPLOYMENT_RUNNING:
             return False
         idle = all(not (w.place or w.destructive or w.in_place or w.other) for w in self._work)
-        return idle and all(state.complete() for state in current.task_groups.values())
+        everywhere = {w.group.name: w.settled for w in self._work if w.own is not None}
+        return idle and all(
+            everywhere[name] and not state.canarying() if name in everywhere else state.complete()
+            for name, state in current.task_groups.items()
+        )
 
     @property
     def opened(self) -> Deployment | None:

@@ -55,7 +55,7 @@ def schedule(
     allocs = view.allocs_by_job(evaluation.namespace, evaluation.job_id)
     try:
         if (job.type if job is not None else evaluation.type) in ("system", "sysbatch"):
-            schedule_system(view, fleet, draft, allocs, rng=rng)
+            schedule_system(view, fleet, draft, allocs, now_ns=now_ns, rng=rng)
         else:
             _GenericScheduler(view, fleet, draft, allocs, now_ns=now_ns, rng=rng).run()
     finally:

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from nomadpy.model.alloc import COMPLETE, FAILED, RUNNING, UNKNOWN, Allocation, AllocUpdate
+from nomadpy.model.alloc import FAILED, UNKNOWN, Allocation, AllocUpdate
 from nomadpy.model.errors import Forbidden, Invalid, NoLeader, NotFound
-from nomadpy.model.evaluation import TRIGGER_ALLOC_FAILURE, TRIGGER_QUEUED_ALLOCS, TRIGGER_RECONNECT, Evaluation
-from nomadpy.model.job import Job, ReschedulePolicy
+from nomadpy.model.evaluation import TRIGGER_ALLOC_FAILURE, TRIGGER_RECONNECT, Evaluation
+from nomadpy.model.job import ReschedulePolicy
 from nomadpy.model.node import READY, Node, NodeEvent
 from nomadpy.model.node_class import computed_class
-from nomadpy.model.time import SECOND
 from nomadpy.rpc.contract import Assignments, NodeLease
 from nomadpy.server.disconnected import status_of_returning
 from nomadpy.server.node_evals import calls_for_evals, evals_for_node
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from nomadpy.server.server import Server
 
 WAIT_S_MAX = 300.0
-_PAUSE_NS = 10 * SECOND
 
 
 class NodeService:
@@ -65,10 +63,13 @@ class NodeService:
         return self._lease(node_id)
 
     async def wait_assignments(self, node_id: str, secret_id: str, after: int, wait_s: float) -> Assignments:
-        """The node's allocations as soon as they differ from those at index ``after``."""
+        """The node's allocations as soon as they differ from those at index ``after``. Raises NoLeader as soon as this
+        server does not lead (any more): what the next leader orders might come here late."""
         server = self._server
         with trio.move_on_after(min(max(wait_s, 0.0), WAIT_S_MAX)):
             while self._orders_index(number := self._number(node_id, secret_id)) <= after:
+                if not server.log.is_leader:
+                    raise NoLeader()
                 await server.watch.changed(f"orders:{number}")
         # Asked anew, because a restore may have given the node another number, or have made it unknown.
         number = self._number(node_id, secret_id)
@@ -134,13 +135,13 @@ class NodeService:
 
     def _follow_ups(self, updates: tuple[AllocUpdate, ...]) -> list[Evaluation]:
         """One evaluation per job that a report concerns: because an allocation failed and may be placed anew, or
-        because a rolling update may go on, or has to say why it cannot, now that a new allocation runs or ended."""
+        because one is back that was out of reach."""
         server, table = self._server, self._server.store.allocs
         now: dict[tuple[str, str], str] = {}
-        later: dict[tuple[str, str], int] = {}
         for update in updates:
             row = table.row(update.id)
-            if row is None or CLIENT[table.client[row]] == update.client_status or table.desired[row] != 0:
+            known = CLIENT[table.client[row]] if row is not None else ""
+            if row is None or known == update.client_status or table.desired[row] != 0:
                 continue
             shape = table.shape_of(row)
             job = server.store.jobs.current.get(shape.job.key)
@@ -150,24 +151,7 @@ class NodeService:
                 now[job.key] = TRIGGER_RECONNECT
             elif update.client_status == FAILED and _may_reschedule(shape.group.reschedule_policy):
                 now[job.key] = TRIGGER_ALLOC_FAILURE
-            elif self._rolls_without_deployment(job):
-                if update.client_status == RUNNING:
-                    now.setdefault(job.key, TRIGGER_QUEUED_ALLOCS)
-                elif update.client_status in (COMPLETE, FAILED):
-                    later[job.key] = max(shape.group.update.min_healthy_time_ns if shape.group.update else 0, _PAUSE_NS)
-        evals = [self._follow_up(key, trigger) for key, trigger in now.items()]
-        # What ended is placed anew, but not at once, for the next may end as soon.
-        return evals + [
-            self._follow_up(key, TRIGGER_QUEUED_ALLOCS).replace(wait_until_ns=server.wall_ns() + wait_ns)
-            for key, wait_ns in later.items()
-            if key not in now
-        ]
-
-    def _rolls_without_deployment(self, job: Job) -> bool:
-        """Whether live allocations of another version than the current one wait for their turn, and no deployment
-        (only services have one) watches over it."""
-        table = self._server.store.allocs
-        return job.type == "system" and bool(table.live_versions(job.key) - {job.job_modify_index})
+        return [self._follow_up(key, trigger) for key, trigger in now.items()]
 
     def _follow_up(self, key: tuple[str, str], trigger: str) -> Evaluation:
         job = self._server.store.jobs.current[key]

@@ -235,21 +235,25 @@ class UpdateAllocInPlace(Record):
 
 
 class AnnotateAlloc(Record):
-    """Bookkeeping on an allocation that stays: the evaluation that will reschedule it, or that this could not place."""
+    """Bookkeeping on an allocation that stays: the evaluation that will reschedule it, or that this could not place.
+    ``client_status`` overrides what the node last said, unless that was its end."""
 
     alloc_id: str = ""
     followup_eval_id: str = ""
     last_reschedule: str = ""
     client_status: str = ""
     desired_description: str = ""
+    # It came back from a node that was out of reach and stays: nothing follows it any more.
+    reconnected: bool = False
 
 
 class DeploymentUpdate(Record):
-    """A new status of a deployment."""
+    """A new status of a deployment ("": it keeps the one it has), or how many allocations groups of it want now."""
 
     deployment_id: str = ""
     status: str = ""
     description: str = ""
+    desired_totals: dict[str, int] = {}
 
 
 class PlanResult(Record):

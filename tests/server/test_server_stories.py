@@ -11,6 +11,7 @@ from cluster_builders import SECRET, make_group, make_job, make_node, node_id
 from server_world import World, raw, running, update_of
 from trio.testing import MockClock
 
+from nomadpy.model.alloc import Allocation
 from nomadpy.model.caller import ANYONE
 from nomadpy.model.errors import Bug, Forbidden, NoLeader, NotFound, OutcomeUnknown, TimedOut
 from nomadpy.model.evaluation import Evaluation
@@ -38,9 +39,13 @@ def versions(world: World) -> set[str]:
     """The V of the environment that live allocations run with."""
     out = set()
     for alloc in world.live():
-        assert alloc.job is not None
-        out.add(alloc.job.task_groups[0].tasks[0].env["V"])
+        out.add(env_of(alloc))
     return out
+
+
+def env_of(alloc: Allocation) -> str:
+    assert alloc.job is not None
+    return alloc.job.task_groups[0].tasks[0].env["V"]
 
 
 async def test_a_registered_job_is_placed_and_runs(autojump_clock: MockClock, world: World) -> None:
@@ -188,10 +193,42 @@ async def test_a_system_job_rolls_over_node_by_node(autojump_clock: MockClock, w
         await world.add_node(number)
     await world.register(job("1"))
     await world.until(lambda: len(world.running()) == 4)
-    endings = iter(("running", "complete", "failed"))
-    world.fleet.behave = lambda alloc: next(endings, "running")
+    await world.register(job("2"))
+    fewest = 4
+    with trio.fail_after(600):
+        while versions(world) != {"2"} or len(world.running()) < 4:
+            fewest = min(fewest, len(world.running()))
+            await trio.sleep(0.05)
+    assert fewest == 3
+    await world.until(lambda: deployed(world) == "successful")
+
+
+async def test_a_system_job_whose_canary_fails_goes_back(autojump_clock: MockClock, world: World) -> None:
+    def job(env: str) -> Job:
+        update = ONE_BY_ONE.replace(canary=50, max_parallel=2, auto_revert=True, auto_promote=True)
+        return make_job(type="system", group=make_group(env=env, update=update))
+
+    for number in range(4):
+        await world.add_node(number)
+    await world.register(job("1"))
+    await world.until(lambda: deployed(world) == "successful")
     await world.register(job("2"))
     await world.until(lambda: versions(world) == {"2"} and len(world.running()) == 4)
+    await world.until(lambda: deployed(world) == "successful")
+    world.fleet.behave = lambda alloc: "failed" if env_of(alloc) == "3" else "running"
+    await world.register(job("3"))
+    await world.until(lambda: len(world.server.store.job_deployments("default", "job")) == 4)
+    await world.settled()
+    for alloc in world.live():
+        if alloc.deployment_status is not None and alloc.deployment_status.healthy is None:
+            await world.fleet.report(alloc, "running")
+    await world.until(lambda: deployed(world) == "successful")
+    assert (versions(world), len(world.running())) == ({"2"}, 4)
+    texts = [d.status_description for d in world.server.store.job_deployments("default", "job")]
+    assert texts[-2:] == [
+        "Failed due to unhealthy allocations - rolling back to job version 1",
+        "Deployment completed successfully",
+    ]
 
 
 async def test_allocations_that_always_end_at_once_do_not_keep_the_server_busy(

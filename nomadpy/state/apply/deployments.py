@@ -49,6 +49,13 @@ def change_status(store: StateStore, index: int, now_ns: int, update: c.Deployme
     old = store.deployments.get(update.deployment_id)
     if old is None or not old.active():
         return
+    if update.desired_totals:
+        totals = {name: total for name, total in update.desired_totals.items() if name in old.task_groups}
+        groups = {name: old.task_groups[name].replace(desired_total=total) for name, total in totals.items()}
+        old = old.replace(task_groups={**old.task_groups, **groups})
+        _put(store, index, now_ns, old)
+    if not update.status:
+        return
     _put(store, index, now_ns, old.replace(status=update.status, status_description=update.description))
     if update.status != DEPLOYMENT_SUCCESSFUL:
         return
