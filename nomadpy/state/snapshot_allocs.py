@@ -167,6 +167,8 @@ class AllocReader:
         if self.facts is None or self._rows != self.facts.size:
             raise UnreadableSnapshot("the snapshot lacks allocations")
         table = self._table
+        # Else a record that a later snapshot holds might bear that one's number, and would be changed in place.
+        table._epoch = max((extra.epoch for extra in table._extra.values()), default=0)
         table._next_shape = self.facts.next_shape
         for code, number, name in self.facts.shapes:
             job = jobs[number]

@@ -345,3 +345,23 @@ def test_nodes_of_the_snapshot_come_back_with_their_secrets() -> None:
     old, fresh = World(2), World()
     tell_restore(fresh, freeze(old.store)(), part=1 << 20)
     assert fresh.store.node(node_id(1)) == old.store.node(node_id(1))
+
+
+@pytest.mark.parametrize("freezes", range(1, 6))
+def test_a_restored_table_does_not_change_what_a_later_snapshot_holds(freezes: int) -> None:
+    """Records are told from those that a snapshot holds by a number, which must not come back from a snapshot."""
+    world = World(2)
+    world.register(make_job("web", count=2))
+    world.run("web")
+    for _ in range(3):
+        freeze(world.store)
+    first, second = world.allocs("web")
+    world.report(first, "running")
+    again = World(2)
+    again.store = restored(freeze(world.store)())
+    for _ in range(freezes):
+        encode = freeze(again.store)
+    known = deepcopy(everything(again.store))
+    again.report(second, "running")
+    again.report(first, "failed")
+    assert everything(restored(encode())) == known
