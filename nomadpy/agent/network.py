@@ -176,7 +176,9 @@ class ServerNetwork:
             name=self.server_id,
             voters=first.voters,
             send=self._send_raft,
-            snapshots=Snapshots(server.freeze_state, server.restore_state, config.raft_snapshot_threshold),
+            snapshots=Snapshots(
+                server.freeze_state, server.restore_state, config.raft_snapshot_threshold, server.prepare_state
+            ),
             settings=raft_settings(config),
         )
         self._links = Links(

@@ -3,7 +3,7 @@
 One cycle is ``early, late = step(now, inbound, proposals)``; then the caller
 
 1. sends ``early``,
-2. stores the snapshot that ``take_installed`` returns, if any,
+2. stores the snapshot that ``take_installed`` returns, if any (or hands it over as ``take_arrived`` says),
 3. syncs the log (``wal.sync()``; it must be synced once after construction, too),
 4. sends ``late`` and gives out ``take_answers()``,
 
@@ -23,6 +23,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from nomadpy.model.errors import Invalid, NoLeader, Refused
+from nomadpy.raft.arrival import Arrival, Swap
 from nomadpy.raft.configuration import Configuration, describe
 from nomadpy.raft.election import is_up_to_date
 from nomadpy.raft.engine import Role
@@ -74,13 +75,14 @@ class Core:
 
     def __init__(
         self, name: str, voters: tuple[str, ...], wal: Wal, store: SnapshotStore, *, machine: StateMachine,
-        rng: random.Random, now: float, settings: RaftSettings | None = None,
+        rng: random.Random, now: float, settings: RaftSettings | None = None, reads_beside: bool = False,
     ) -> None:  # fmt: skip
+        """``reads_beside``: the caller reads the snapshots that arrive (``take_arrived``)."""
         self._replica = Replica(
             name, voters, wal, store, machine=machine, settings=settings or RaftSettings(), rng=rng, now=now
         )
         self._queue: list[Proposal | ReadRequest | ChangeRequest] = []
-        self._incoming: IncomingSnapshot | None = None
+        self._arrival = Arrival(reads_beside=reads_beside)
 
     # --- what it is ------------------------------------------------------------------------------------------------
 
@@ -199,6 +201,16 @@ class Core:
         snapshot, self._replica.to_store = self._replica.to_store, None
         return snapshot
 
+    def take_arrived(self) -> IncomingSnapshot | None:
+        """A snapshot that arrived whole. The caller joins its parts, stores it durably and reads the state in it, all
+        in its own time and in another thread, then calls ``prepared``; meanwhile the log goes on."""
+        return self._arrival.take_whole()
+
+    def prepared(self, snapshot: Snapshot | None, swap: Swap) -> None:
+        """What came of it: the next cycle calls ``swap``, which exchanges the state, unless the log got as far by
+        itself meanwhile. None when the parts did not check out; they are then asked for again."""
+        self._arrival.prepared(snapshot, swap)
+
     def next_wake(self) -> float:
         """When ``step`` has to be called though nothing arrives; in the past for at once."""
         replica = self._replica
@@ -217,6 +229,7 @@ class Core:
         authenticated name and its message."""
         replica = self._replica
         replica.begin(now)
+        self._install_prepared()
         for sender, message in inbound:
             self._receive(sender, message)
         self._run_timers()
@@ -228,6 +241,15 @@ class Core:
             self._begin(request)
         replica.replicate()
         return replica.early, replica.late
+
+    def _install_prepared(self) -> None:
+        replica, prepared = self._replica, self._arrival.take_prepared()
+        # Whoever does not follow any more has everything in its log that was ever committed.
+        if prepared is None or replica.engine.role is not Role.FOLLOWER:
+            return
+        snapshot, swap = prepared
+        if snapshot.point.index > replica.engine.commit_index:
+            replica.install(snapshot, swap)
 
     def _begin(self, request: Proposal | ReadRequest | ChangeRequest) -> None:
         replica = self._replica
@@ -454,19 +476,12 @@ class Core:
     def _on_chunk(self, sender: str, chunk: SnapshotChunk) -> None:
         replica = self._replica
         if chunk.index > replica.engine.commit_index:
-            if self._incoming is None or not self._incoming.belongs(chunk):
-                self._incoming = IncomingSnapshot(chunk)
-            self._incoming.take(chunk)
-            if not self._incoming.complete:
-                seen = SnapshotSeen(chunk.term, chunk.seq, chunk.index, self._incoming.offset)
-                replica.say(sender, seen)
+            taken = self._arrival.take(chunk)
+            if not isinstance(taken, Snapshot):
+                if taken is not None:
+                    replica.say(sender, taken)
                 return
-            snapshot, self._incoming = self._incoming.snapshot(), None
-            if snapshot is None:
-                # Damaged on the way: from the beginning.
-                replica.say(sender, SnapshotSeen(chunk.term, chunk.seq, chunk.index, 0))
-                return
-            replica.install(snapshot)
+            replica.install(taken)
         replica.say(sender, Appended(term=chunk.term, seq=chunk.seq, next_index=chunk.index + 1, ok=True))
 
     def _on_answer(self, sender: str, answer: Appended | BeatSeen | SnapshotSeen) -> None:
@@ -478,7 +493,7 @@ class Core:
         self._answer_reads(leadership)
         if isinstance(answer, SnapshotSeen):
             if follower.transfer is not None:
-                follower.transfer.seen(answer)
+                follower.transfer.seen(answer, replica.now)
                 replica.continue_transfer(sender)
         elif isinstance(answer, Appended) and not is_stale_answer(
             answer, last_index=replica.wal.last, ignore_before_seq=follower.ignore_before_seq

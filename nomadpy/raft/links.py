@@ -243,4 +243,5 @@ class FrameReader:
         if len(self._buffer) < start + length:
             return None
         self._at = start + length
-        return bytes(self._buffer[start : self._at])
+        with memoryview(self._buffer) as view:
+            return bytes(view[start : self._at])

@@ -31,7 +31,7 @@ from nomadpy.raft.membership import Change
 from nomadpy.raft.messages import Message
 from nomadpy.raft.replica import Answer, StateMachine
 from nomadpy.raft.settings import RaftSettings
-from nomadpy.raft.snapshot import Snapshot, SnapshotPoint, SnapshotStore, StoredSnapshot
+from nomadpy.raft.snapshot import IncomingSnapshot, Snapshot, SnapshotPoint, SnapshotStore, StoredSnapshot
 from nomadpy.raft.wal import Wal
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,9 @@ class Snapshots(msgspec.Struct, frozen=True):
     restore: Callable[[int, bytes], None]
     # A snapshot is taken after so many entries.
     every_entries: int = 8192
+    # Reads a state in another thread; what comes back exchanges the present one for it, and takes no time. Without it
+    # ``restore`` is called while everything waits.
+    prepare: Callable[[int, bytes], Callable[[], None]] | None = None
 
 
 class _Request:
@@ -86,7 +89,13 @@ class _SnapshotDone(msgspec.Struct, frozen=True):
     stored: StoredSnapshot | None
 
 
-_Event: TypeAlias = _Request | _Arrived | _Lost | _SnapshotDone
+class _Prepared(msgspec.Struct, frozen=True):
+    snapshot: Snapshot | None
+    stored: StoredSnapshot | None = None
+    swap: Callable[[], None] = lambda: None
+
+
+_Event: TypeAlias = _Request | _Arrived | _Lost | _SnapshotDone | _Prepared
 
 
 def _no_restore(index: int, _data: bytes) -> None:
@@ -122,7 +131,7 @@ class RaftLog:
         self._sync_ms = self._sync_ms_average = 0.0
         self._commit_ms = 0.0
         self._snapshot_at = 0
-        self._snapshot_running = False
+        self._snapshot_running = self._preparing = False
         self._snapshot_not_before = float("-inf")
 
     @property
@@ -323,6 +332,7 @@ class RaftLog:
             rng=self._rng,
             now=trio.current_time(),
             settings=self._settings,
+            reads_beside=self._snapshots is not None and self._snapshots.prepare is not None,
         )
 
     async def _next_events(self, core: Core) -> list[_Event]:
@@ -351,6 +361,12 @@ class RaftLog:
         for event in events:
             if isinstance(event, _SnapshotDone):
                 self._snapshot_done(core, store, event)
+            elif isinstance(event, _Prepared) and event.stored is not None:
+                store.adopt(event.stored)
+                self._snapshot_at = max(self._snapshot_at, event.stored.meta.point.index)
+        if (arrived := core.take_arrived()) is not None:
+            self._preparing = True
+            nursery.start_soon(self._prepare, arrived, store)
         if (installed := core.take_installed()) is not None:
             store.adopt(await trio.to_thread.run_sync(store.write, installed))
             self._snapshot_at = installed.point.index
@@ -374,6 +390,9 @@ class RaftLog:
     def _take(self, core: Core, event: _Event) -> None:
         if isinstance(event, _Lost):
             core.suspect_leader(event.server, trio.current_time())
+        elif isinstance(event, _Prepared):
+            self._preparing = False
+            core.prepared(event.snapshot, event.swap)
         elif isinstance(event, _Request) and not event.abandoned:
             event.taken = True
             self._open.add(event)
@@ -424,6 +443,7 @@ class RaftLog:
         if (
             self._snapshots is None
             or self._snapshot_running
+            or self._preparing
             or core.applied_index - self._snapshot_at < self._snapshots.every_entries
             or trio.current_time() < self._snapshot_not_before
         ):
@@ -443,6 +463,20 @@ class RaftLog:
             await self._in.send(_SnapshotDone(point, None))
         else:
             await self._in.send(_SnapshotDone(point, stored))
+
+    async def _prepare(self, arrived: IncomingSnapshot, store: SnapshotStore) -> None:
+        """Reads and stores a leader's snapshot beside the cycles. Raises what ``Snapshots.prepare`` raises, OSError."""
+        prepare = self._snapshots.prepare if self._snapshots is not None else None
+        assert prepare is not None, "the core was told that snapshots are read here"
+
+        def work() -> _Prepared:
+            snapshot = arrived.snapshot()
+            if snapshot is None:
+                return _Prepared(None)
+            swap = prepare(snapshot.point.index, snapshot.data)
+            return _Prepared(snapshot, store.write(snapshot), swap)
+
+        await self._in.send(await trio.to_thread.run_sync(work))
 
     def _snapshot_done(self, core: Core, store: SnapshotStore, done: _SnapshotDone) -> None:
         self._snapshot_running = False

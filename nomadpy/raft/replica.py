@@ -302,15 +302,16 @@ class Replica:
             self.leadership.followers[peer].transfer = OutgoingSnapshot(
                 self.store.open_newest(),
                 chunk_bytes=self.settings.chunk_bytes,
+                chunks_under_way=self.settings.chunks_under_way,
                 retry_s=5 * self.settings.heartbeat_s,
             )
 
     def continue_transfer(self, peer: str) -> None:
-        """Sends a follower the next part of the snapshot it is receiving, if any is due."""
+        """Sends a follower the next parts of the snapshot it is receiving, if any are due."""
         follower = self.leadership.followers.get(peer) if self.leadership is not None else None
         if follower is None or follower.transfer is None or self.leadership is None:
             return
-        if follower.transfer.due(self.now):
+        while follower.transfer.due(self.now):
             self.say(peer, follower.transfer.chunk(self.now, term=self.engine.term, seq=self.leadership.seq))
 
     # --- members ---------------------------------------------------------------------------------------------------
@@ -385,17 +386,21 @@ class Replica:
             self.base_voters = configuration_at(self.wal, self.base_voters, keep_from)
             self.wal.drop_before(keep_from)
 
-    def install(self, snapshot: Snapshot) -> None:
-        """Takes over a leader's snapshot. The caller stores it durably before it syncs the log."""
+    def install(self, snapshot: Snapshot, swap: Callable[[], None] | None = None) -> None:
+        """Takes over a leader's snapshot. The caller stores it durably before it syncs the log; with ``swap``, which
+        exchanges the state for the one in the snapshot, it has been stored already."""
         point = snapshot.point
         if self.wal.term_at(point.index) != point.term:
             self.wal.reset()
             self.wal.append(NO_OP, point.index, point.term)
         self.engine.set_position(point.index)
         self.base_voters = point.voters
-        self.to_store = snapshot
         self.counts.snapshots_installed += 1
-        self._machine.restore(point.index, snapshot.data)
+        if swap is None:
+            self.to_store = snapshot
+            self._machine.restore(point.index, snapshot.data)
+        else:
+            swap()
         self.sync_configuration()
 
 

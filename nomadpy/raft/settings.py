@@ -27,7 +27,9 @@ class RaftSettings(msgspec.Struct, frozen=True, kw_only=True):
     entry_bytes_max: int = 64 << 20
     # What a server may be sent before it answers.
     window_bytes: int = 8 << 20
+    # A snapshot travels in parts of this size, and so many of them before the receiver answers.
     chunk_bytes: int = 1 << 20
+    chunks_under_way: int = 4
     # How many entries behind a snapshot stay, for servers that are only a little behind.
     trailing_entries: int = 4096
     # A learner that lacks more than this may not become a voter yet.
@@ -51,5 +53,7 @@ class RaftSettings(msgspec.Struct, frozen=True, kw_only=True):
                 f"an election after {self.election_min_s}–{self.election_max_s} s needs heartbeats more often than "
                 f"every {self.heartbeat_s} s"
             )
+        if self.chunks_under_way < 1:
+            raise Invalid("at least one part of a snapshot has to be under way at a time")
         if min(self.batch_bytes, self.window_bytes, self.chunk_bytes, self.entry_bytes_max) < 1:
             raise Invalid("sizes of the replicated log are at least one byte")

@@ -5,7 +5,7 @@ It holds a magic, the length and checksum of a header, the header (position, vot
 and the state. Its name carries its index, so a slow save can never replace a newer one. A newest file that does not
 check out is an error at start: without it entries are missing, and an empty state must not pass for the real one.
 
-A transfer is one part at a time; the receiver answers how far it got, so a part that is lost or comes twice does no
+A transfer is a few parts at a time; the receiver answers how far it got, so a part that is lost or comes twice does no
 harm. The checksum of the whole is compared before anything is installed.
 """
 
@@ -180,12 +180,14 @@ def read_meta(read_at: Callable[[int, int], bytes], name: str) -> tuple[Snapshot
 
 class OutgoingSnapshot:
     """A snapshot on its way to one server. It goes on with the one it began with when a newer one is taken meanwhile;
-    a slow link would else never see the end of any."""
+    a slow link would else never see the end of any. At most ``chunks_under_way`` parts are on their way at once."""
 
-    def __init__(self, stored: StoredSnapshot, *, chunk_bytes: int, retry_s: float) -> None:
+    def __init__(self, stored: StoredSnapshot, *, chunk_bytes: int, chunks_under_way: int, retry_s: float) -> None:
         self._stored, self._chunk_bytes, self._retry_s = stored, chunk_bytes, retry_s
-        self._offset = 0
-        self._sent_at = float("-inf")
+        self._window_bytes = chunk_bytes * chunks_under_way
+        # Up to where parts were sent, and up to where they are known to have arrived.
+        self._sent = self._arrived = 0
+        self._progress_at = float("-inf")
 
     @property
     def index(self) -> int:
@@ -193,12 +195,20 @@ class OutgoingSnapshot:
         return self._stored.meta.point.index
 
     def due(self, now: float) -> bool:
-        """Whether a part has to be sent: none is under way, or its answer is overdue."""
-        return now - self._sent_at >= self._retry_s
+        """Whether a part has to be sent: some are left and few are under way, or answers are overdue."""
+        room = self._sent < min(self._stored.meta.size, self._arrived + self._window_bytes)
+        return room or self._is_overdue(now)
+
+    def _is_overdue(self, now: float) -> bool:
+        return now - self._progress_at >= self._retry_s
 
     def chunk(self, now: float, *, term: int, seq: int) -> SnapshotChunk:
-        """The part that the receiver lacks."""
-        self._sent_at = now
+        """The next part that the receiver lacks."""
+        if self._is_overdue(now):
+            self._sent, self._progress_at = self._arrived, now
+        offset = self._sent
+        data = self._stored.read(offset, self._chunk_bytes)
+        self._sent += len(data)
         meta, point = self._stored.meta, self._stored.meta.point
         return SnapshotChunk(
             term=term,
@@ -208,16 +218,18 @@ class OutgoingSnapshot:
             voters=point.voters,
             size=meta.size,
             checksum=meta.checksum,
-            offset=self._offset,
-            data=self._stored.read(self._offset, self._chunk_bytes),
+            offset=offset,
+            data=data,
         )
 
-    def seen(self, answer: SnapshotSeen) -> None:
-        """Notes how far the receiver got; the next part is then due at once."""
+    def seen(self, answer: SnapshotSeen, now: float) -> None:
+        """Notes how far the receiver got. One that knows less than before has begun anew."""
         meta = self._stored.meta
-        if answer.index == meta.point.index and answer.offset != self._offset:
-            self._offset = min(answer.offset, meta.size)
-            self._sent_at = float("-inf")
+        if answer.index != meta.point.index or answer.offset == self._arrived:
+            return
+        before, self._arrived = self._arrived, min(answer.offset, meta.size)
+        self._sent = max(self._sent, self._arrived) if self._arrived > before else self._arrived
+        self._progress_at = now
 
     def close(self) -> None:
         """Lets go of the snapshot."""
@@ -225,18 +237,14 @@ class OutgoingSnapshot:
 
 
 class IncomingSnapshot:
-    """A snapshot that is arriving."""
+    """A snapshot that is arriving; ``offset`` is how much of it is here."""
 
     def __init__(self, first: SnapshotChunk) -> None:
         self._key = _key(first)
         self._point = SnapshotPoint(first.index, first.index_term, first.voters)
         self._size, self._checksum = first.size, first.checksum
-        self._parts = bytearray()
-
-    @property
-    def offset(self) -> int:
-        """How much has arrived."""
-        return len(self._parts)
+        self._parts: list[bytes] = []
+        self.offset = 0
 
     def belongs(self, chunk: SnapshotChunk) -> bool:
         """Whether a part is of this very snapshot. (The sender and its term may have changed meanwhile.)"""
@@ -244,17 +252,18 @@ class IncomingSnapshot:
 
     def take(self, chunk: SnapshotChunk) -> None:
         """Adds a part when it is the next one."""
-        if chunk.offset == len(self._parts):
-            self._parts += chunk.data
+        if chunk.offset == self.offset:
+            self._parts.append(chunk.data)
+            self.offset += len(chunk.data)
 
     @property
     def complete(self) -> bool:
         """Whether all of it arrived."""
-        return len(self._parts) >= self._size
+        return self.offset >= self._size
 
     def snapshot(self) -> Snapshot | None:
-        """The snapshot, None when its checksum is wrong."""
-        data = bytes(self._parts)
+        """The snapshot, None when its checksum is wrong. A large one takes a while; any thread may do it."""
+        data = b"".join(self._parts)
         return Snapshot(self._point, data) if zlib.crc32(data) == self._checksum else None
 
 

@@ -46,7 +46,7 @@ from nomadpy.server.heartbeat import Heartbeats
 from nomadpy.server.node_service import NodeService
 from nomadpy.server.watch import Watch
 from nomadpy.state import commands as c
-from nomadpy.state.snapshot import freeze, restore
+from nomadpy.state.snapshot import freeze, read_at
 from nomadpy.state.store import StateStore
 
 log = logging.getLogger(__name__)
@@ -213,8 +213,18 @@ class Server:
     def restore_state(self, index: int, data: bytes) -> None:
         """Takes over the state in a snapshot of the log (``raftlog.Snapshots.restore``). Raises UnreadableSnapshot and
         NewerSnapshot, and then the state is as it was."""
-        restore(self.store, index, data)
-        self._state_replaced()
+        self.prepare_state(index, data)()
+
+    def prepare_state(self, index: int, data: bytes) -> Callable[[], None]:
+        """The same in two steps (``raftlog.Snapshots.prepare``): reads the state, in any thread; what comes back takes
+        it over."""
+        fresh = read_at(index, data, tracked_versions=self.store.jobs.tracked_versions)
+
+        def swap() -> None:
+            self.store.adopt(fresh)
+            self._state_replaced()
+
+        return swap
 
     def _state_replaced(self) -> None:
         self._generation = self.store.generation

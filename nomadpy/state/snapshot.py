@@ -189,11 +189,17 @@ def _take_tables(store: StateStore, number_of: Callable[[Job], int]) -> Iterator
 def restore(store: StateStore, index: int, data: bytes) -> None:
     """Replaces the whole state by that of a snapshot that the log keeps for its entry ``index``. Raises
     UnreadableSnapshot and NewerSnapshot, and then the state is as it was."""
-    fresh = decode(data, tracked_versions=store.jobs.tracked_versions)
+    store.adopt(read_at(index, data, tracked_versions=store.jobs.tracked_versions))
+
+
+def read_at(index: int, data: bytes, *, tracked_versions: int) -> StateStore:
+    """A fresh store with the state that the log keeps for its entry ``index``. Raises UnreadableSnapshot and
+    NewerSnapshot."""
+    fresh = decode(data, tracked_versions=tracked_versions)
     if fresh.log_index > index:
         text = f"a snapshot of the state after entry {fresh.log_index} of the log is stored as that of {index}"
         raise UnreadableSnapshot(text)
-    store.adopt(fresh)
+    return fresh
 
 
 def decode(data: bytes, *, tracked_versions: int) -> StateStore:

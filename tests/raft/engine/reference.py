@@ -284,7 +284,10 @@ class Reference:
     def send_entries(self, peer: str, progress: Progress) -> None:
         if progress.next <= self.wal.first and progress.transfer is None:
             progress.transfer = OutgoingSnapshot(
-                self.store.open_newest(), chunk_bytes=self.settings.chunk_bytes, retry_s=5 * self.settings.heartbeat_s
+                self.store.open_newest(),
+                chunk_bytes=self.settings.chunk_bytes,
+                chunks_under_way=1,
+                retry_s=5 * self.settings.heartbeat_s,
             )
         if progress.transfer:
             self.late.append((peer, Beat(self.term, self.seq)))
@@ -457,7 +460,7 @@ class Reference:
         progress.heard, progress.echo = self.now, max(progress.echo, message.seq)
         self.answer_reads()
         if isinstance(message, SnapshotSeen) and progress.transfer:
-            progress.transfer.seen(message)
+            progress.transfer.seen(message, self.now)
         if not isinstance(message, Appended) or message.next_index > self.wal.last + 1:
             return
         if message.ok:

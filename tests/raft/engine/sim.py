@@ -29,7 +29,7 @@ from nomadpy.raft.engine import Role
 from nomadpy.raft.messages import Message, decode, encode
 from nomadpy.raft.replica import StateMachine
 from nomadpy.raft.settings import RaftSettings
-from nomadpy.raft.snapshot import Snapshot, SnapshotStore
+from nomadpy.raft.snapshot import IncomingSnapshot, Snapshot, SnapshotStore, StoredSnapshot
 from nomadpy.raft.wal import Wal
 
 TICK_S = 0.01
@@ -180,19 +180,28 @@ class Server:
         self.wal.sync()
         self.led_term = 0
         self.inbox: list[tuple[str, Message]] = []
+        # A snapshot that is read beside the cycles, and when that is over.
+        self.reading: tuple[IncomingSnapshot, float] | None = None
 
     @property
     def due(self) -> bool:
-        return bool(self.inbox) or self.sim.now >= self.core.next_wake()
+        read = self.reading is not None and self.sim.now >= self.reading[1]
+        return bool(self.inbox) or read or self.sim.now >= self.core.next_wake()
 
     def cycle(self) -> None:
         """Carries out one cycle; may die anywhere in it."""
         inbox, self.inbox = self.inbox, []
+        stored = self._read_arrived()
         early, late = self.core.step(self.sim.now, inbox)
         self._observe()
         self.sim.may_die()
         self.send(early)
         self.sim.may_die()
+        if stored is not None:
+            self.store.adopt(stored)
+            self.sim.totals.installs += 1
+        if isinstance(self.core, Core) and (arrived := self.core.take_arrived()) is not None:
+            self.reading = arrived, self.sim.now + self.sim.rng.uniform(0, 0.3)
         if (installed := self.core.take_installed()) is not None:
             self.store.save(installed)
             self.sim.totals.installs += 1
@@ -202,6 +211,18 @@ class Server:
         self.send(late)
         self.give_answers()
         self._snapshot()
+
+    def _read_arrived(self) -> StoredSnapshot | None:
+        """What a worker thread does with a snapshot of the leader, once its time has come."""
+        if self.reading is None or self.sim.now < self.reading[1]:
+            return None
+        (arrived, _), self.reading = self.reading, None
+        snapshot = arrived.snapshot()
+        assert snapshot is not None, "nothing is damaged on the way here"
+        stored = self.store.write(snapshot)
+        self.sim.may_die()
+        self.core.prepared(snapshot, lambda: self.machine.restore(snapshot.point.index, snapshot.data))
+        return stored
 
     def sync(self) -> None:
         if (pending := self.wal.begin_sync()) is not None:
@@ -232,6 +253,8 @@ class Server:
 
     def _snapshot(self) -> None:
         newest = self.store.newest
+        if self.reading is not None:
+            return
         if self.core.applied_index - (newest.point.index if newest else 0) < self.sim.profile.snapshot_entries:
             return
         point = self.core.take_snapshot()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import sys
 import time
@@ -13,7 +14,13 @@ from sim import PROFILES, Factory, Totals, add, run_seed
 
 from nomadpy.raft.core import Core
 
-ENGINES: dict[str, tuple[Factory, ...]] = {"ours": (Core,), "reference": (Reference,), "mixed": (Core, Reference)}
+BESIDE = functools.partial(Core, reads_beside=True)
+ENGINES: dict[str, tuple[Factory, ...]] = {
+    "ours": (Core,),
+    "beside": (BESIDE,),
+    "reference": (Reference,),
+    "mixed": (Core, Reference, BESIDE),
+}
 
 
 def main(arguments: list[str]) -> int:

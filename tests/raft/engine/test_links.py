@@ -293,7 +293,7 @@ async def test_another_cluster_is_refused(caplog: pytest.LogCaptureFixture) -> N
     links = pretend_links("one", [])
     assert await admitted(links, "b", "one")
     assert not await admitted(links, "b", "two")
-    assert "belongs to cluster two, this one to one" in str(caplog.records[-1].error)  # type: ignore[attr-defined]
+    assert "belongs to cluster two, this one to one" in caplog.records[-1].fields["error"]  # type: ignore[attr-defined]
     assert not await admitted(links, "b", ""), "who belongs to none has nothing to say"
 
 
@@ -318,4 +318,4 @@ async def test_a_cluster_that_cannot_be_remembered_is_not_joined(caplog: pytest.
     links._learn = learn
     assert not await admitted(links, "b", "one")
     assert links.cluster_id == ""
-    assert "no space left" in str(caplog.records[-1].error)  # type: ignore[attr-defined]
+    assert "no space left" in caplog.records[-1].fields["error"]  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ QUICK = RaftSettings(trailing_entries=10).scaled(0.3)
 class State:
     """What was applied."""
 
-    def __init__(self) -> None:
+    def __init__(self, reading: Callable[[], object] | None = None) -> None:
         self.values: list[bytes] = []
+        self._reading = reading
 
     def apply(self, _index: int, data: bytes) -> int:
         if data == b"raise":
@@ -39,7 +41,17 @@ class State:
         return lambda: b",".join(values)
 
     def restore(self, _index: int, data: bytes) -> None:
-        self.values = data.split(b",") if data else []
+        self.prepare(_index, data)()
+
+    def prepare(self, _index: int, data: bytes) -> Callable[[], None]:
+        if self._reading is not None:
+            self._reading()
+        values = data.split(b",") if data else []
+
+        def swap() -> None:
+            self.values = values
+
+        return swap
 
 
 @contextlib.asynccontextmanager
@@ -167,23 +179,24 @@ async def test_too_much_in_one_entry_is_a_bug(tmp_path: Path) -> None:
 class Three:
     """Servers whose links are channels in this process; each can be stopped and started again."""
 
-    def __init__(self, directory: Path, nursery: trio.Nursery) -> None:
-        self.directory, self.nursery = directory, nursery
+    def __init__(self, directory: Path, nursery: trio.Nursery, *, beside: bool = False) -> None:
+        self.directory, self.nursery, self.beside = directory, nursery, beside
         self.names = ("a", "b", "c")
         self.states: dict[str, State] = {}
         self.logs: dict[str, RaftLog] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
         self._wires: dict[str, trio.MemorySendChannel[tuple[str, bytes]]] = {}
 
-    async def start(self, name: str) -> None:
-        state = self.states[name] = State()
+    async def start(self, name: str, *, reading: Callable[[], object] | None = None) -> None:
+        """``reading`` is called in the thread that reads a snapshot of the leader."""
+        state = self.states[name] = State(reading)
         self.logs[name] = RaftLog(
             self.directory / name,
             state.apply,
             name=name,
             voters=self.names,
             send=lambda recipient, message: self._carry(name, recipient, message),
-            snapshots=Snapshots(state.freeze, state.restore, 40),
+            snapshots=Snapshots(state.freeze, state.restore, 40, state.prepare if self.beside else None),
             settings=QUICK,
         )
         await self.nursery.start(self._serve, name)
@@ -227,9 +240,9 @@ class Three:
 
 
 @contextlib.asynccontextmanager
-async def three(directory: Path) -> AsyncIterator[Three]:
+async def three(directory: Path, *, beside: bool = False) -> AsyncIterator[Three]:
     async with trio.open_nursery() as nursery:
-        cluster = Three(directory, nursery)
+        cluster = Three(directory, nursery, beside=beside)
         for name in cluster.names:
             await cluster.start(name)
         yield cluster
@@ -249,8 +262,9 @@ async def test_three_servers_agree(tmp_path: Path) -> None:
         await until(lambda: len({tuple(state.values) for state in cluster.states.values()}) == 1)
 
 
-async def test_the_others_go_on_without_the_leader_and_it_catches_up(tmp_path: Path) -> None:
-    async with three(tmp_path) as cluster:
+@pytest.mark.parametrize("beside", [False, True])
+async def test_the_others_go_on_without_the_leader_and_it_catches_up(tmp_path: Path, beside: bool) -> None:
+    async with three(tmp_path, beside=beside) as cluster:
         await cluster.propose(b"first")
         gone = (await cluster.leader())._name
         await cluster.stop(gone)
@@ -260,6 +274,35 @@ async def test_the_others_go_on_without_the_leader_and_it_catches_up(tmp_path: P
         await until(lambda: len({tuple(state.values) for state in cluster.states.values()}) == 1)
         assert cluster.states[gone].values[0] == b"first"
         assert len(cluster.states[gone].values) == 121
+        assert cluster.logs[gone].core.counts.snapshots_installed == 1
+        await cluster.stop(gone)
+        await cluster.start(gone)
+        await until(lambda: len(cluster.states[gone].values) == 121)
+
+
+async def test_a_server_lives_on_while_it_reads_a_snapshot(tmp_path: Path) -> None:
+    async with three(tmp_path, beside=True) as cluster:
+        leads = (await cluster.leader())._name
+        gone = next(name for name in cluster.names if name != leads)
+        await cluster.stop(gone)
+        for number in range(120):
+            await cluster.propose(b"%d" % number)
+        reads, goes_on = threading.Event(), threading.Event()
+        await cluster.start(gone, reading=lambda: (reads.set(), goes_on.wait(20)))
+        try:
+            await until(reads.is_set)
+            log = cluster.logs[gone]
+            heard = log.core.counts.stale_messages, log.core.term
+            for number in range(60):
+                await cluster.propose(b"later %d" % number)
+            # Longer than it would wait for a leader that says nothing.
+            await trio.sleep(2 * QUICK.election_max_s)
+            assert (log.core.counts.stale_messages, log.core.term) == heard
+            assert log.leader_silence_s() < QUICK.election_min_s
+            assert cluster.states[gone].values == []
+        finally:
+            goes_on.set()
+        await until(lambda: len(cluster.states[gone].values) == 180)
 
 
 async def test_members_change_while_it_runs(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from nomadpy.raft.core import Core
 
 HERE = Path(__file__).resolve().parent
 OURS: tuple[Factory, ...] = (Core,)
+BESIDE: tuple[Factory, ...] = (functools.partial(Core, reads_beside=True),)
 MIXED: tuple[Factory, ...] = (Core, Reference)
 
 
@@ -40,6 +42,13 @@ def test_the_invariants_hold(profile: str) -> None:
 
 def test_the_invariants_hold_on_a_harsh_network() -> None:
     assert run("harsh", 40).converged >= 38
+
+
+@pytest.mark.parametrize("profile", ["plain", "members"])
+def test_the_invariants_hold_where_snapshots_are_read_beside_the_cycles(profile: str) -> None:
+    totals = run(profile, 25, BESIDE)
+    assert totals.installs > 20
+    assert totals.converged == 25
 
 
 def test_the_invariants_hold_when_power_fails_often() -> None:
