@@ -169,8 +169,8 @@ class Rollout:
 
     def _same_but_counts(self, alloc: Allocation) -> bool:
         assert self._job is not None
-        if alloc.job is None:
-            return False
+        if alloc.job is None or alloc.job.version + 1 < self._job.version:
+            return False  # Another version was in between: going back to one is a roll-out, and makes it stable.
         known = self._same.get(alloc.job.version)
         if known is None:
             known = self._same[alloc.job.version] = spec_equal(_uncounted(alloc.job), _uncounted(self._job))

@@ -132,6 +132,20 @@ def test_a_change_in_place_is_deployed_and_asks_for_health_again() -> None:
     assert world.deployment().status == "successful"
 
 
+def test_going_back_before_anything_was_replaced_is_deployed_and_becomes_stable() -> None:
+    world = started()
+    world.deploy(job(1, canary=1))
+    world.deploy(job())
+    assert len(world.store.deployments) == 3
+    assert {a.deployment_id for a in world.live()} == {world.deployment().id}
+    world.wait(1)
+    world.judge(*world.live())
+    world.run()
+    stored = world.store.job("default", "job")
+    assert stored is not None
+    assert (world.deployment().status, stored.version, stored.stable) == ("successful", 2, True)
+
+
 def test_a_newer_version_cancels_and_so_does_a_stop() -> None:
     world = World(make_node(0))
     world.deploy(job(0))
