@@ -72,6 +72,18 @@ class Api:
     def __init__(self, address: str, port: int = 4646) -> None:
         self.address, self.port = address, port
         self._local = threading.local()
+        self._made: set[http.client.HTTPConnection] = set()
+
+    def leave(self) -> None:
+        """Closes this thread's connection."""
+        if getattr(self._local, "connection", None) is not None:
+            self._drop()
+
+    def close(self) -> None:
+        """Closes what the threads left open."""
+        for connection in list(self._made):
+            connection.close()
+        self._made.clear()
 
     def call(self, method: str, path: str, body: Any = None, *, timeout_s: float = 15.0) -> Any:
         """The JSON of the answer. Raises NoAnswer and Failed."""
@@ -107,11 +119,14 @@ class Api:
         if connection is not None and connection.sock is not None:
             connection.sock.settimeout(timeout_s)
             return connection, False
+        self.leave()
         self._local.connection = connection = http.client.HTTPConnection(self.address, self.port, timeout=timeout_s)
+        self._made.add(connection)
         return connection, True
 
     def _drop(self) -> None:
         self._local.connection.close()
+        self._made.discard(self._local.connection)
         self._local.connection = None
 
 
@@ -311,6 +326,7 @@ class Cluster:
     def close(self) -> None:
         """Ends everything that was started, by its id, and removes the data."""
         for machine in self.machines:
+            machine.api.close()
             if machine.running:
                 machine.send(signal.SIGCONT)
                 machine.kill()

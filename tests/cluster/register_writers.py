@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from call_history import CONFLICT, DONE, READ, REFUSED, SWAP, UNKNOWN, WRITE, History, Op
-from cluster_agents import Cluster, Failed, Machine, NoAnswer
+from cluster_agents import Cluster, Failed, Machine, NoAnswer, until
 
 _CONFLICT = "Enforcing job modify index"
 
@@ -100,6 +100,11 @@ class Writers:
             assert not thread.is_alive(), "a writer hangs"
         return self.history
 
+    def wait_more(self, count: int, *, timeout_s: float = 60.0) -> None:
+        """Waits until so many more writes and swaps were acknowledged."""
+        wanted = len(self.history.of(DONE, WRITE, SWAP)) + count
+        until(lambda: len(self.history.of(DONE, WRITE, SWAP)) >= wanted, f"{count} more writes", timeout_s=timeout_s)
+
     def _work(self, number: int, seed: int) -> None:
         rng = random.Random(seed * 10_007 + number)
         at, count = number, 0
@@ -118,6 +123,8 @@ class Writers:
                 self._stop.wait(0.02)
             elif self._pause_s:
                 self._stop.wait(self._pause_s)
+        for machine in self._servers:
+            machine.api.leave()
 
     def _one(self, machine: Machine, key: str, value: str, known: int, dice: float) -> Op:
         if dice < self._reads:

@@ -16,8 +16,8 @@ def test_a_dead_machine_is_replaced_within_seconds(cluster: Cluster) -> None:
     took_s = kill_node(cluster, cluster.clients[0], "replaced", 6)
     print(f"replaced after {took_s:.2f} s")
     assert took_s < 15, took_s
-    lost = [stub for stub in cluster.allocs("replaced") if stub["ClientStatus"] == "lost"]
-    assert len(lost) == len(cluster.witnessed("replaced")) - 6
+    gone = [stub for stub in cluster.allocs("replaced") if stub["DesiredStatus"] == "stop"]
+    assert len(gone) == len(cluster.witnessed("replaced")) - 6 > 0, "somewhere else something was replaced, too"
     cluster.purge("replaced")
 
 
@@ -29,7 +29,7 @@ def test_an_agent_that_restarts_moves_nothing(cluster: Cluster, number: int) -> 
     before = picture(cluster, job_id)
     for client in cluster.clients[:2]:
         client.end(number)
-        time.sleep(1.0)  # how long the agent is away
+        time.sleep(0.3)  # how long nobody starts it again
         client.start()
     cluster.wait_whole()
     time.sleep(5.0)  # longer than it takes to replace a dead machine
