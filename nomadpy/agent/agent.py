@@ -105,6 +105,8 @@ class Agent:
             # What was made so far stays for good, so the collector need not walk over it again and again.
             gc.collect()
             gc.freeze()
+            # Records are not walked at all (``naming.py``), but every request leaves many plain objects behind.
+            gc.set_threshold(50_000, 20, 10)
             self._announce()
             task_status.started()
             await self._until_told(nursery)

@@ -41,6 +41,7 @@ from nomadpy.model.job import Job, TaskGroup
 from nomadpy.model.resources import AllocatedDevice, AllocatedPort
 from nomadpy.state.frozen import FrozenAllocs
 from nomadpy.state.ids import RowIds
+from nomadpy.state.reported import Reported, Sayings
 from nomadpy.state.row_index import Rows, add_range, add_scattered, drop
 from nomadpy.state.shape import Shape, given_resources
 from nomadpy.state.shared import Interned, Shared
@@ -70,15 +71,15 @@ COLUMNS: tuple[tuple[str, Any], ...] = (
 )
 
 
-class Extra(msgspec.Struct, omit_defaults=True):
+class Extra(msgspec.Struct, omit_defaults=True, gc=False):
     """What only some allocations have."""
 
     previous: int = -1
     next: int = -1
     ports: tuple[AllocatedPort, ...] = ()
-    devices: dict[str, tuple[AllocatedDevice, ...]] = {}
-    reserved_cores: dict[str, tuple[int, ...]] = {}
-    task_states: dict[str, TaskState] = {}
+    devices: dict[str, tuple[AllocatedDevice, ...]] | None = None
+    reserved_cores: dict[str, tuple[int, ...]] | None = None
+    reported: Reported | None = None
     alloc_states: tuple[AllocState, ...] = ()
     metrics: AllocMetric | None = None
     desired_description: str = ""
@@ -125,6 +126,7 @@ class AllocTable:
         self._shape_live: dict[int, int] = {}  # shape → rows that neither side is done with
         self._job_shapes: dict[tuple[str, str], dict[int, None]] = {}
         self._extra: dict[int, Extra] = {}
+        self._sayings = Sayings()
         self._metrics: Shared[AllocMetric | None] = Shared(None)
         self._evals = Interned()
         self._deployments = Interned()
@@ -234,6 +236,16 @@ class AllocTable:
         elif extra.epoch != self._epoch:
             extra = self._extra[row] = msgspec.structs.replace(extra, epoch=self._epoch)
         return extra
+
+    def set_task_states(self, row: int, states: dict[str, TaskState]) -> None:
+        """What the row's node says of its tasks."""
+        self.edit(row).reported = self._sayings.pack(states)
+
+    def share_words(self) -> None:
+        """Lets the rows that say the same of their tasks share the words, after they were read back."""
+        for extra in self._extra.values():
+            if extra.reported is not None:
+                extra.reported = self._sayings.share(extra.reported)
 
     def freeze(self) -> FrozenAllocs:
         """The rows as they are now, for another thread to read while they change."""
@@ -472,7 +484,7 @@ class AllocTable:
             client_status=CLIENT[self.client[row]],
             client_description=extra.client_description,
             desired_transition=extra.transition or _NO_TRANSITION,
-            task_states=extra.task_states,
+            task_states=extra.reported.states() if extra.reported is not None else {},
             deployment_status=extra.deployment_status,
             followup_eval_id=extra.followup_eval_id,
             next_allocation=self._uuid_or_empty(extra.next),
@@ -502,14 +514,14 @@ class AllocTable:
             resources=shape.resources,
             shared_resources=shape.shared_resources,
             task_resources=shape.task_resources,
-            allocated_resources=given_resources(shape, extra.ports, extra.reserved_cores, extra.devices),
+            allocated_resources=given_resources(shape, extra.ports, extra.reserved_cores or {}, extra.devices or {}),
             metrics=extra.metrics or self._metrics[int(self.metric[row])],
             desired_status=DESIRED[self.desired[row]],
             desired_description=extra.desired_description,
             desired_transition=extra.transition or _NO_TRANSITION,
             client_status=CLIENT[self.client[row]],
             client_description=extra.client_description,
-            task_states=extra.task_states,
+            task_states=extra.reported.states() if extra.reported is not None else {},
             alloc_states=extra.alloc_states,
             previous_allocation=self._uuid_or_empty(extra.previous),
             next_allocation=self._uuid_or_empty(extra.next),

@@ -24,7 +24,7 @@ STORED = frozenset({"ids", "size", "_next_shape", "shapes", "_extra", "_metrics"
 REBUILT = frozenset({"live", "_shape_codes", "_shape_rows", "_shape_live", "_job_shapes"}) | frozenset(
     {"_by_job", "_by_node", "_indexed_to", "_by_eval", "_capacity"}
 )
-TRANSIENT = frozenset({"dirty_nodes", "_epoch", "_frozen"})
+TRANSIENT = frozenset({"dirty_nodes", "_epoch", "_frozen", "_sayings"})
 
 T = TypeVar("T")
 _PAGES_TOGETHER = 64
@@ -179,6 +179,7 @@ class AllocReader:
             table._shape_codes[*job.key, job.job_modify_index, name] = code
             table._job_shapes.setdefault(job.key, {})[code] = None
         _rebuild(table)
+        table.share_words()
         return table
 
 

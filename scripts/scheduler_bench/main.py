@@ -47,7 +47,9 @@ def _here(name: str, options: argparse.Namespace) -> int:
         world.PROFILES.append(cProfile.Profile())
     print(json.dumps(run(name, scale=options.scale, directory=options.keep)))
     for profile in world.PROFILES:
-        pstats.Stats(profile, stream=sys.stderr).strip_dirs().sort_stats("tottime").print_stats(45).sort_stats("cumulative").print_stats(60)
+        pstats.Stats(profile, stream=sys.stderr).strip_dirs().sort_stats("tottime").print_stats(45).sort_stats(
+            "cumulative"
+        ).print_stats(60)
     return 0
 
 

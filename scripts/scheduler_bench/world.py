@@ -6,11 +6,12 @@ import cProfile
 import gc
 import random
 import resource
+import struct
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import trio
 
@@ -120,16 +121,27 @@ def job(
 
 
 @asynccontextmanager
-async def running(directory: Path, n_nodes: int, *, big: bool = True, **config: Any) -> AsyncIterator[Server]:
-    """A server that leads, with ready nodes."""
+async def running(
+    directory: Path, n_nodes: int, *, big: bool = True, entries: IO[bytes] | None = None, **config: Any
+) -> AsyncIterator[Server]:
+    """A server that leads, with ready nodes. What goes through its log is written to ``entries``, too."""
 
     def make_log(apply: Apply) -> Log:
-        return RaftLog(directory, apply, name="bench")
+        def write_and_apply(index: int, data: bytes) -> Any:
+            if entries is not None:
+                entries.write(struct.pack("<QQ", index, len(data)) + data)
+            return apply(index, data)
+
+        return RaftLog(directory, write_and_apply, name="bench")
 
     server = Server(ServerConfig(job_max_count=10_000_000, **config), make_log)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
         await add_nodes(server, [node(number, big=big) for number in range(n_nodes)])
+        # As the agent does.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 10)
         yield server
         nursery.cancel_scope.cancel()
 

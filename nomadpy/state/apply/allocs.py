@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from nomadpy.model import alloc as a
 from nomadpy.model.alloc import AllocState, AllocUpdate
 from nomadpy.model.errors import NotFound
@@ -44,8 +46,8 @@ def update_from_clients(store: StateStore, index: int, command: c.UpdateAllocs) 
 
 def _take_report(store: StateStore, index: int, now_ns: int, row: int, update: AllocUpdate) -> None:
     extra = store.allocs.edit(row)
-    extra.task_states = update.task_states
-    extra.client_description = update.client_description
+    store.allocs.set_task_states(row, update.task_states)
+    extra.client_description = sys.intern(update.client_description)
     if update.deployment_status is not None and _is_verdict(extra.deployment_status, update.deployment_status):
         set_health(store, index, now_ns, row, update.deployment_status)
     if update.network_status is not None:

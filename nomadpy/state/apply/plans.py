@@ -362,7 +362,7 @@ def _is_taken(store: StateStore, number: int, detail: c.PlacedAlloc, room: _Room
     held = set(room.things.get(number, ()))
     for row in _remaining(store, number, room):
         extra = store.allocs.extra(row)
-        held.update(_things(extra.reserved_cores, extra.devices))
+        held.update(_things(extra.reserved_cores or {}, extra.devices or {}))
     return not held.isdisjoint(wanted)
 
 
@@ -460,7 +460,11 @@ def _evict(store: StateStore, index: int, now_ns: int, alloc_id: str, *, by: int
 def _set_detail(store: StateStore, index: int, now_ns: int, row: int, detail: c.PlacedAlloc) -> None:
     table = store.allocs
     extra = table.edit(row)
-    extra.ports, extra.devices, extra.reserved_cores = detail.ports, detail.devices, detail.reserved_cores
+    extra.ports, extra.devices, extra.reserved_cores = (
+        detail.ports,
+        detail.devices or None,
+        detail.reserved_cores or None,
+    )
     extra.tracker, extra.metrics, extra.preempted = (
         detail.reschedule_tracker,
         detail.metrics,
