@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable
 
+import msgspec
 import trio
 
 from nomadpy.gossip.contract import Gossip
@@ -99,6 +100,7 @@ class Server:
         self.gossip_servers: Callable[[], list[str]] = list
         self.log = make_log(self._apply)
         self.leading = False
+        self._readable: dict[bytes, c.Command] = {}  # what this server has proposed, so that it is decoded only once
         self._in_office = trio.Event()
         self._replaced = trio.Event()
         self._generation = self.store.generation
@@ -181,7 +183,16 @@ class Server:
         NoLeader, TimedOut and OutcomeUnknown as the log does."""
         if not self.log.is_leader:
             raise NoLeader()
-        outcome = await self.log.propose(c.encode(command), timeout_s=timeout_s)
+        data = c.encode(command)
+        try:
+            # What cannot be read back would stop every server that applies it, for good: better to refuse it here.
+            self._readable[data] = c.decode(data)
+        except (msgspec.DecodeError, c.UnknownCommand) as error:
+            raise Bug(f"{type(command).__name__} cannot be read back, so it was not proposed: {error}") from error
+        try:
+            outcome = await self.log.propose(data, timeout_s=timeout_s)
+        finally:
+            self._readable.pop(data, None)
         if not isinstance(outcome, c.Outcome):
             raise Bug("the log answered with something that is no outcome")
         if not outcome.ok:
@@ -192,7 +203,7 @@ class Server:
         if self._breakage is not None:
             raise self._breakage
         try:
-            outcome = self.store.apply(index, c.decode(data))
+            outcome = self.store.apply(index, self._readable.get(data) or c.decode(data))
         except Exception as error:
             # This server's state would no longer be that of the others. It must stop instead of guessing.
             self._breakage = error
