@@ -14,6 +14,7 @@ import msgspec
 from nomadpy.agent.config import AgentConfig
 from nomadpy.agent.files import load_files
 from nomadpy.client.config import GcConfig
+from nomadpy.gossip.keyring import decode_key
 from nomadpy.model.errors import Invalid
 from nomadpy.model.time import MINUTE, SECOND, parse_duration
 
@@ -251,6 +252,24 @@ def _integer(flags: dict[str, Any], name: str) -> int:
         raise Invalid(f"-{name} takes a number, got {flags[name]!r}") from None
 
 
+def _check_secrets(config: AgentConfig) -> None:
+    """Raises Invalid for a key or a TLS file that could not be used, with the setting that names it."""
+    if config.encrypt:
+        try:
+            decode_key(config.encrypt)
+        except Invalid as error:
+            made = "nomadpy operator gossip keyring generate makes one"
+            raise Invalid(f"encrypt: {error.message} ({made})") from error
+    tls = config.tls
+    if tls.http or tls.rpc:
+        for name, path in (("ca_file", tls.ca_file), ("cert_file", tls.cert_file), ("key_file", tls.key_file)):
+            try:
+                if path:
+                    Path(path).open("rb").close()
+            except OSError as error:
+                raise Invalid(f"tls.{name}: {path} cannot be read: {error.strerror or error}") from error
+
+
 def _complete(config: AgentConfig) -> AgentConfig:
     """Fills what follows from the rest, and refuses what cannot run."""
     if not config.server_enabled and not config.client_enabled:
@@ -262,6 +281,7 @@ def _complete(config: AgentConfig) -> AgentConfig:
         raise Invalid("tls.rpc is true, so tls.ca_file must name who signs the certificates of all agents")
     if config.tls.verify_https_client and not config.tls.ca_file:
         raise Invalid("tls.verify_https_client is true, so tls.ca_file must name who signs clients' certificates")
+    _check_secrets(config)
     data_dir = config.data_dir
     made_data_dir = not data_dir
     if made_data_dir:

@@ -101,6 +101,7 @@ async def keep_joining(join: Join, port: int, joiner: Joiner, *, until_alone: Ca
     if not join.retry_join:
         return
     failed = 0
+    told: list[str] = []
     pause_s = join.retry_interval_ns / SECOND
     while True:
         try:
@@ -108,12 +109,15 @@ async def keep_joining(join: Join, port: int, joiner: Joiner, *, until_alone: Ca
         except Unavailable as error:
             count, errors = 0, [error.message]
         if count:
-            failed = 0
+            failed, told = 0, []
             log.info("join.done", extra={"fields": {"agents": count}})
             await until_alone()
         else:
             failed += 1
-            log.warning("join.failed", extra={"fields": {"tries": failed, "errors": errors, "retry_s": pause_s}})
+            # Said again when something else is wrong, and every half hour or so.
+            level = logging.DEBUG if errors == told and failed % 90 else logging.WARNING
+            told = errors
+            log.log(level, "join.failed", extra={"fields": {"tries": failed, "errors": errors, "retry_s": pause_s}})
             if join.retry_max and failed >= join.retry_max:
                 raise Unavailable(f"no agent could be joined in {failed} tries: " + "; ".join(errors))
         # The first tries follow each other fast: all agents of a new cluster often start in the same moment.

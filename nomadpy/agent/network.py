@@ -35,6 +35,7 @@ from nomadpy.rpc.dial import Dialer
 from nomadpy.rpc.frames import CLIENT, SERVER, Hello
 from nomadpy.rpc.handlers import Handlers, Word
 from nomadpy.rpc.listener import Listener, ListenerConfig, ListenerStatistics
+from nomadpy.rpc.peer import Peer
 from nomadpy.rpc.peers import Peers, Roster, ThroughLeader, server_of_node
 from nomadpy.rpc.remote import RemoteServers
 from nomadpy.rpc.tls import RpcTls
@@ -86,6 +87,27 @@ def rpc_place_of(member: Member) -> str:
     return with_port(member.tags.get("rpc_addr", member.address), int(member.tags.get("port", "4647")))
 
 
+def open_keyring(directory: Path, encrypt: str) -> Keyring:
+    """The keys of gossip that are stored there, or new ones from the configured key. Raises Invalid, OSError."""
+    keyring = Keyring.open(directory / "serf.keyring", encrypt)
+    if encrypt and encrypt not in keyring.keys:
+        reason = "the stored keys count, and the configured one is not among them: install it, or delete the file"
+        log.warning("gossip.key_ignored", extra={"fields": {"path": str(directory / "serf.keyring"), "reason": reason}})
+    return keyring
+
+
+def admission(region: str, tls: RpcTls | None) -> Callable[[Peer], None]:
+    """Raises Forbidden for an agent that may not talk to this one: by its certificate, or as one of another region."""
+
+    def admit(peer: Peer) -> None:
+        if tls is not None:
+            tls.check_peer(peer)
+        if peer.region != region:
+            raise Forbidden(f"{peer.name} is of region {peer.region}, this agent of {region}; regions are kept apart")
+
+    return admit
+
+
 class ServerNetwork:
     """Built before the server, whose log it makes; ``attach`` gives it the server, then ``run`` may run."""
 
@@ -107,14 +129,15 @@ class ServerNetwork:
         self._directory = Path(config.data_dir) / "server"
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._known = KnownServers(self._directory / "servers.json")
-        self._in_cluster = False
+        self._in_cluster, self._cluster_id = False, ""
+        self._strangers: set[str] = set()
         host, _, port = serf_addr.rpartition(":")
         self.gossip = Gossiper(
             f"{config.name}.{config.region}",
             bind=serf_bind,
             advertise=(host.strip("[]"), int(port)),
             tags=self._tags(),
-            keyring=Keyring.open(self._directory / "serf.keyring", config.encrypt),
+            keyring=open_keyring(self._directory, config.encrypt),
             accept=self._accept,
             sample=sample,
         )
@@ -122,7 +145,7 @@ class ServerNetwork:
         self.roster = Roster()
         self._dialer = Dialer(tls)
         hello = Hello(role=SERVER, name=config.name, id=server_id, region=config.region, build=_BUILD)
-        admit = tls.check_peer if tls is not None else None
+        admit = admission(config.region, tls)
         self.peers = Peers(
             address_of=self.address_of, dial=self._dialer.rpc, hello=hello, handlers=self.handlers, admit=admit
         )
@@ -191,18 +214,18 @@ class ServerNetwork:
         )
         assert self._nursery is not None
         await self._nursery.start(self._links.run)
-        server.cluster = RaftCluster(server, made, lambda: server_members(self.gossip.members(), config.region))
-        if first.voters:
-            self._set_in_cluster()
+        server.cluster = RaftCluster(server, made, lambda: server_members(self.servers(), config.region))
+        if first.cluster_id:
+            self._set_in_cluster(first.cluster_id)
         return made
 
     async def _learn_cluster(self, cluster_id: str) -> None:
         assert self._bootstrapper is not None
         await self._bootstrapper.learn(cluster_id)
-        self._set_in_cluster()
+        self._set_in_cluster(cluster_id)
 
-    def _set_in_cluster(self) -> None:
-        self._in_cluster = True
+    def _set_in_cluster(self, cluster_id: str) -> None:
+        self._in_cluster, self._cluster_id = True, cluster_id
         self.gossip.set_tags(self._tags())
 
     def _send_raft(self, recipient: str, message: Any) -> None:
@@ -239,9 +262,15 @@ class ServerNetwork:
     # --- who is there ----------------------------------------------------------------------------------------------
 
     def servers(self) -> list[Member]:
-        """The servers of the region that gossip knows, whatever their status."""
+        """The servers of the region and cluster that gossip knows, whatever their status."""
         region = self._config.region
-        return [m for m in self.gossip.members() if m.is_server and m.tags.get("region") == region]
+        known = (m for m in self.gossip.members() if m.is_server and m.tags.get("region") == region)
+        return [m for m in known if not self._is_of_another_cluster(m)]
+
+    def _is_of_another_cluster(self, member: Member) -> bool:
+        """Whether it is a server that began or joined another cluster. Who belongs to none yet may become ours."""
+        other = member.tags.get("cluster", "")
+        return bool(other and self._cluster_id) and other != self._cluster_id
 
     def address_of(self, server_id: str) -> str | None:
         """Where a server listens for agents, None when nobody ever said."""
@@ -267,6 +296,12 @@ class ServerNetwork:
         region = member.tags.get("region", "")
         if region != self._config.region:
             return f"{member.name} is of region {region}, this agent of {self._config.region}; regions are kept apart"
+        if self._is_of_another_cluster(member):
+            return (
+                f"{member.name} belongs to cluster {member.tags['cluster']}, this agent to {self._cluster_id}: two "
+                "clusters never become one; a server that is to change over has to start with an empty data_dir and "
+                "without a bootstrap_expect of its own"
+            )
         return None
 
     def _tags(self) -> dict[str, str]:
@@ -291,6 +326,8 @@ class ServerNetwork:
             tags["nonvoter"] = "1"
         if self._in_cluster:
             tags["raft"] = "1"
+        if self._cluster_id:
+            tags["cluster"] = self._cluster_id
         if config.client_enabled and self._node_id:
             tags["node"] = self._node_id
         return tags
@@ -364,10 +401,18 @@ class ServerNetwork:
     async def _remember_servers(self) -> None:
         changes = 0
         while True:
+            self._tell_strangers()
             there = [m for m in self.servers() if is_there(m)]
             self._known.update({m.tags["id"]: KnownServer(rpc=rpc_place_of(m), gossip=place_of(m)) for m in there})
             changes = await self.gossip.wait_changes(changes)
             await trio.sleep(_LOOK_S)
+
+    def _tell_strangers(self) -> None:
+        """Servers that were met before they belonged to a cluster, and then began another one."""
+        for member in self.gossip.members():
+            if member.is_server and self._is_of_another_cluster(member) and member.name not in self._strangers:
+                self._strangers.add(member.name)
+                log.error("servers.other_cluster", extra={"fields": {"reason": self._accept(member)}})
 
     # --- what other agents say -------------------------------------------------------------------------------------
 
@@ -497,7 +542,7 @@ class ClientNetwork:
             bind=serf_bind,
             advertise=(host.strip("[]"), int(port)),
             tags=tags,
-            keyring=Keyring.open(directory / "serf.keyring", config.encrypt),
+            keyring=open_keyring(directory, config.encrypt),
             accept=self._accept,
             sample=sample,
         )
@@ -509,9 +554,10 @@ class ClientNetwork:
             hello=hello,
             handlers=self.handlers,
             rng=random.Random(EDGE_RNG.getrandbits(64)),
-            admit=tls.check_peer if tls is not None else None,
+            admit=admission(config.region, tls),
         )
         self.endpoint: ServerEndpoint = self.remote
+        self._gossip_errors: list[str] = []
         self._given = given
 
     def _accept(self, member: Member) -> str | None:
@@ -551,8 +597,9 @@ class ClientNetwork:
         """Joins gossip where the servers say that they gossip."""
         if lease.gossip and not any(m.is_server and is_there(m) for m in self.gossip.members()):
             _, errors = await self.gossip.join(list(lease.gossip))
-            if errors:
-                log.debug("gossip.not_joined", extra={"fields": {"errors": errors}})
+            if errors and errors != self._gossip_errors:
+                log.warning("gossip.not_joined", extra={"fields": {"errors": errors}})
+            self._gossip_errors = errors
 
     async def to_leader(self) -> Way:
         """Any server knows the way."""

@@ -287,7 +287,7 @@ class Gossiper:
     async def _answer_exchange(self, question: Exchange) -> Spoken:
         refusal = self._refusal(question) or await self._name_taken(question)
         if refusal:
-            log.warning("gossip.join-refused", extra={"fields": {"member": question.source, "reason": refusal}})
+            self._complaints.say(trio.current_time(), question.source, refusal, event="gossip.join-refused")
             return Refusal(refusal)
         self._machine.merge(trio.current_time(), question)
         self._act()
