@@ -11,7 +11,7 @@ import trio
 from nomadpy.client.ports import Ports
 from nomadpy.client.reconcile import reconcile
 from nomadpy.model.alloc import Allocation
-from nomadpy.model.errors import NomadError
+from nomadpy.model.errors import NomadError, Unavailable
 from nomadpy.rpc.contract import Assignments, NodeLease, ServerEndpoint
 
 log = logging.getLogger(__name__)
@@ -85,9 +85,13 @@ class AssignmentFollower:
         actions = reconcile(answer.allocs, self._followed)
         wanted = [*actions.start, *actions.update]
         node = self._ports.node
+        behind = 0
         for first in range(0, len(wanted), _FETCH_AT_ONCE):
             some = wanted[first : first + _FETCH_AT_ONCE]
             allocs = await self._server.get_allocs(node.id, node.secret_id, some)
+            # Another server may have answered, which lacks what the first one knew of.
+            allocs = [alloc for alloc in allocs if alloc.alloc_modify_index >= answer.allocs[alloc.id]]
+            behind += len(some) - len(allocs)
             await self._workforce.follow_allocs(allocs)
             self._followed.update((alloc.id, answer.allocs[alloc.id]) for alloc in allocs)
         for alloc_id in actions.destroy:
@@ -95,5 +99,8 @@ class AssignmentFollower:
             self._workforce.remove_alloc(alloc_id)
         if answer.index != self.index:
             await self._ports.ledger.put_fact(_FACT, answer.index)
-        self.index = self._after = answer.index
+        self.index = answer.index
+        if behind:
+            raise Unavailable(f"{behind} assigned allocations came late or not at all; they are asked for again")
+        self._after = answer.index
         self._on_followed()
