@@ -54,7 +54,8 @@ def expires_ns(alloc: Allocation, now_ns: int) -> int:
 
 def has_expired(alloc: Allocation, now_ns: int) -> bool:
     """Whether it has been out of reach for longer than it may."""
-    return alloc.client_status == UNKNOWN and 0 < lost_after_ns(alloc) <= now_ns - unknown_since_ns(alloc)
+    since = unknown_since_ns(alloc) if alloc.client_status == UNKNOWN else 0
+    return since > 0 and 0 < lost_after_ns(alloc) <= now_ns - since
 
 
 def may_return(alloc: Allocation, now_ns: int) -> bool:

@@ -35,7 +35,7 @@ from nomadpy.scheduler.disconnect import (
 from nomadpy.scheduler.names import free_indexes
 from nomadpy.scheduler.reschedule import Later
 from nomadpy.scheduler.rollout import GroupWork, Rollout
-from nomadpy.scheduler.sorting import Sorted, Sorter, is_unknown
+from nomadpy.scheduler.sorting import Sorted, Sorter
 from nomadpy.state.commands import StopAlloc
 from nomadpy.state.view import IntColumn
 
@@ -182,7 +182,7 @@ class Reconciler:
         for alloc in found.migrate:
             changes.stop(alloc, MIGRATING)
         replace, missing = self._replacements(changes, group, found)
-        ignored, destructive = self._update(changes, found.kept)
+        ignored, destructive = self._update(changes, found)
         lacking = self._lacking_canaries(group, found, destructive)
         self._rollout.note(
             GroupWork(
@@ -365,11 +365,11 @@ class Reconciler:
         twins = {alloc.index for alloc in found.kept if alloc.id in promoted}
         for held in (found.migrate, found.kept):
             self._discard(changes, found, held, [a for a in held if a.index in twins and a.id not in promoted])
-        surplus = sum(not is_unknown(alloc) for alloc in found.kept) + len(found.migrate) - group.count
+        surplus = sum(alloc.id not in found.unseen for alloc in found.kept) + len(found.migrate) - group.count
         for held in (found.migrate, found.kept):
             if surplus <= 0:
                 return
-            stoppable = [a for a in held if not is_unknown(a) and (not a.terminal() or _holds_a_place(a))]
+            stoppable = [a for a in held if a.id not in found.unseen and (not a.terminal() or _holds_a_place(a))]
             gone = sorted(stoppable, key=lambda each: (not each.terminal(), -each.index))[:surplus]
             self._discard(changes, found, held, gone)
             surplus -= len(gone)
@@ -383,14 +383,14 @@ class Reconciler:
         held[:] = [alloc for alloc in held if alloc.id not in ids]
         found.later[:] = [later for later in found.later if later.alloc.id not in ids]
 
-    def _update(self, changes: GroupChanges, kept: Sequence[Allocation]) -> tuple[int, list[Allocation]]:
+    def _update(self, changes: GroupChanges, found: Sorted) -> tuple[int, list[Allocation]]:
         """Sorts out who is updated how; answers how many are left alone, and those to replace in name order."""
         ignored, destructive = 0, []
-        for alloc in kept:
+        for alloc in found.kept:
             kind = self._update_kind(alloc)
             if kind == "destructive" and not (self._batch and alloc.terminal()):
                 destructive.append(alloc)
-            elif kind == "in-place" and not alloc.terminal() and not is_unknown(alloc):
+            elif kind == "in-place" and not alloc.terminal() and alloc.id not in found.unseen:
                 changes.in_place.append(alloc)
             else:
                 ignored += 1

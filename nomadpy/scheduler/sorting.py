@@ -31,6 +31,7 @@ class Sorted:
     away: list[Allocation] = field(default_factory=list)
     reconnecting: list[Allocation] = field(default_factory=list)
     cut_off: list[Allocation] = field(default_factory=list)  # out of reach, and another one takes its place
+    unseen: set[str] = field(default_factory=set)  # ids of those of which nobody knows what they do
     still_stopping: bool = False  # a lost allocation may still run where no server can see it
 
 
@@ -77,6 +78,8 @@ class Sorter:
             Class.RECONNECTING: found.reconnecting,
         }
         for alloc in allocs:
+            if alloc.client_status == UNKNOWN:
+                found.unseen.add(alloc.id)
             kind = classify(alloc, self._node_of(alloc.node_id), self._now_ns)
             if kind in plain:
                 plain[kind].append(alloc)
@@ -85,6 +88,7 @@ class Sorter:
                 (found.drained if stays_away else found.migrate).append(alloc)
             elif kind is Class.OVER:
                 self.sort_over(alloc, found)
+        found.unseen.update(alloc.id for alloc in found.disconnecting)
         found.still_stopping |= any(stopped_by_ns(alloc, self._now_ns) > self._now_ns for alloc in found.lost)
         return found
 
@@ -123,20 +127,16 @@ class Sorter:
     def _sort_lost_before(self, alloc: Allocation, found: Sorted) -> None:
         """A lost allocation that its node stops by itself is waited for; the evaluation for the end of that wait
         places what follows it."""
-        if stopped_by_ns(alloc, self._now_ns) > self._now_ns:
+        ends_ns = stopped_by_ns(alloc, self._now_ns)
+        if ends_ns > self._now_ns:
             found.still_stopping = True
-        elif alloc.followup_eval_id and alloc.followup_eval_id == self._evaluation.id:
+        elif ends_ns and alloc.followup_eval_id and alloc.followup_eval_id == self._evaluation.id:
             found.lost_before.append(alloc)
 
     def _is_older(self, alloc: Allocation) -> bool:
         old, new = alloc.job, self._job
         assert new is not None
         return old is None or old.version < new.version or old.create_index < new.create_index
-
-
-def is_unknown(alloc: Allocation) -> bool:
-    """Whether nobody knows what the allocation does."""
-    return alloc.client_status == UNKNOWN
 
 
 def _succeeded(alloc: Allocation) -> bool:

@@ -112,7 +112,6 @@ PART_EXAMPLES: dict[str, Job] = {
     "scaling": make(group={"Scaling": {"Max": 3}}),
     "task scaling": make(ScalingPolicies=[{}]),
     "numa": make(Resources={"NUMA": {"Affinity": "prefer"}}),
-    "device": make(Resources={"Devices": [{"Name": "gpu"}]}),
     "secrets (resources)": make(Resources={"SecretsMB": 1}),
     "network mode bridge or cni": make(group={"Networks": [{"Mode": "cni/x"}]}),
     "network mode none": make(group={"Networks": [{"Mode": "none"}]}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -390,3 +391,60 @@ def test_a_deployment_decides_about_its_own_first() -> None:
     assert (first(world).client_status, decision.placed) == ("unknown", 0)
     world.flag(first(world), reschedule=True)
     assert world.run().placed == 1
+
+
+# --- anything at any time ---------------------------------------------------------------------------------------------
+
+
+class Trouble:
+    """Nodes that come and go, reports, new versions and counts, in random order."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = rng = random.Random(seed)
+        self.world = World(*(make_node(n) for n in range(5)), seed=seed)
+        self.settings: dict[str, Any] = {
+            "type": rng.choice(("service", "batch")),
+            "replace_": rng.random() < 0.7,
+            "reconcile": rng.choice(("best_score", "keep_original", "keep_replacement", "longest_running")),
+        }
+        self.version = 0
+        self.world.deploy(job(3, **self.settings))
+
+    def step(self) -> None:
+        rng, world = self.rng, self.world
+        number = rng.randrange(5)
+        node = world.store.node(world.node_id(number))
+        assert node is not None
+        match rng.choice(("away", "away", "back", "back", "down", "report", "report", "fail", "deploy", "wait")):
+            case "away" if node.status == "ready":
+                world.set_node(number, "disconnected")
+            case "down" if node.status in ("ready", "disconnected"):
+                world.set_node(number, "down")
+            case "back" if node.status != "ready":
+                here = [a for a in world.allocs() if a.node_id == node.id and not a.client_terminal()]
+                world.report("running", *here)
+                world.set_node(number, "ready")
+            case "report" | "fail" as how if node.status == "ready":
+                here = [a for a in world.live() if a.node_id == node.id]
+                world.report("running" if how == "report" else "failed", *here)
+            case "deploy":
+                self.version += rng.random() < 0.3
+                world.deploy(job(rng.randint(1, 4), version=self.version, **self.settings))
+            case "wait":
+                world.wait(rng.choice((1, 600, 4000)))
+
+
+@pytest.mark.parametrize("seed", range(80))
+def test_what_was_decided_once_needs_no_second_word(seed: int) -> None:
+    trouble = Trouble(seed)
+    world = trouble.world
+    for _ in range(25):
+        trouble.step()
+        world.run()
+        again = world.decide(world.evaluation())
+        assert (again.placed, again.plan.stops, again.plan.in_place) == (0, (), ())
+        assert again.plan.annotate == ()
+        stored = world.store.job("default", "job")
+        assert stored is not None
+        seen = [a for a in world.live() if a.client_status != "unknown"]
+        assert len(seen) <= stored.task_groups[0].count
