@@ -1,0 +1,1 @@
+"""Three servers as real processes: how fast they commit, fail over, serve clients and catch up."""

@@ -1,0 +1,109 @@
+"""A follower that has nothing, and a server that starts again with a long log."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import trio
+from cluster_agents import NOMADPY, Api, Failed, Loopback, NoAnswer
+
+from cluster_bench.figures import Figure
+from cluster_bench.raft_world import RaftProcess, free_ports, wait_for
+from nomadpy.model.caller import ANYONE
+from nomadpy.raft.raftlog import RaftLog
+from nomadpy.server.config import ServerConfig
+from nomadpy.server.messages import JobRegisterRequest
+from nomadpy.server.server import Server
+
+JOB_BYTES = 64_000
+SERVER_ID = "11111111-2222-3333-4444-555555555555"
+
+
+def run(directory: Path, full: bool) -> Iterator[Figure]:
+    """The snapshot over the wire; then the long log."""
+    megabytes = 1000 if full else 300
+    yield from transfer(directory / "transfer", megabytes)
+    yield from restart(directory / "restart", 1000 if full else 128)
+
+
+def transfer(directory: Path, megabytes: int) -> Iterator[Figure]:
+    """Read from disk, sent, checked, stored with a sync, and taken over."""
+    directory.mkdir(parents=True)
+    os.environ["BENCH_SNAPSHOT_EVERY"] = str(megabytes)
+    ports = free_ports(2)
+    leader = RaftProcess(directory, 0, ports, ["s0"], None)
+    follower = None
+    try:
+        wait_for(lambda: leader.ask("look")["leading"], "a leader")
+        leader.ask(f"fill {megabytes}")
+        wait_for(lambda: leader.ask("look")["snapshot"], "a snapshot", timeout_s=120)
+        follower = RaftProcess(directory, 1, ports, [], None)
+        before = [one.ask("look")["cpu_s"] for one in (leader, follower)]
+        began = time.monotonic()
+        leader.ask("learner s1")
+        size = megabytes << 20
+        wait_for(lambda: follower.ask("look")["size"] >= size, "the state", timeout_s=300, pause_s=0.02)
+        took = time.monotonic() - began
+        cpu = [one.ask("look")["cpu_s"] - so_far for one, so_far in zip((leader, follower), before, strict=True)]
+    finally:
+        for one in (leader, follower):
+            if one is not None:
+                one.end()
+    note = f"{took:.1f} s; cpu {cpu[0]:.2f} s to send, {cpu[1]:.2f} s to receive, check and store"
+    yield Figure(f"an empty follower gets {megabytes} MB", size / 1e6 / took, "MB/s", at_least=100, note=note)
+
+
+def restart(directory: Path, megabytes: int) -> Iterator[Figure]:
+    """A log of large jobs, which no snapshot shortened."""
+    data, net = directory / "data", Loopback()
+    (data / "server").mkdir(parents=True)
+    (data / "server" / "server-id").write_text(SERVER_ID)
+    n_jobs = megabytes * 1_000_000 // JOB_BYTES
+    trio.run(fill, data / "server" / "raft", n_jobs)
+    size = sum(path.stat().st_size for path in (data / "server" / "raft" / "log").iterdir())
+    config = directory / "server.hcl"
+    config.write_text("server { raft_snapshot_threshold = 100000000 }\n")
+    address = net.address(1)
+    flags = ["-server", "-bootstrap-expect", "1", "-bind", address, "-data-dir", str(data), "-config", str(config)]
+    began = time.monotonic()
+    process = subprocess.Popen([NOMADPY, "agent", *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: leads(address), "a leader", timeout_s=300)
+        took = time.monotonic() - began
+        known = len(Api(address).get("/v1/jobs", timeout_s=60))
+    finally:
+        process.kill()
+        process.wait()
+    assert known == n_jobs, f"{known} jobs of {n_jobs} are there again"
+    per_gb = took / (size / 1e9)
+    note = f"{n_jobs} entries; a GB would take {per_gb:.1f} s" if size < 5e8 else f"{n_jobs} entries"
+    yield Figure(f"a server starts with a log of {size / 1e6:.0f} MB", took, "s", at_most=20 * size / 1e9, note=note)
+
+
+def leads(address: str) -> bool:
+    """Whether the server answers and leads."""
+    try:
+        return bool(Api(address).get("/v1/status/leader", timeout_s=5))
+    except (NoAnswer, Failed):
+        return False
+
+
+async def fill(directory: Path, n_jobs: int) -> None:
+    """Registers jobs with real commands through a real server in this process."""
+    server = Server(
+        ServerConfig(id=SERVER_ID), lambda apply: RaftLog(directory, apply, name=SERVER_ID, voters=(SERVER_ID,))
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        while not server.leading:
+            await trio.sleep(0.05)
+        for number in range(n_jobs):
+            task = {"Name": "t", "Driver": "raw_exec", "Config": {"command": "x", "args": ["x" * JOB_BYTES]}}
+            group = {"Name": "g", "Count": 0, "Tasks": [task]}
+            job = {"ID": f"job-{number}", "Datacenters": ["dc1"], "TaskGroups": [group]}
+            await server.jobs.register(ANYONE, JobRegisterRequest(job=job))
+        nursery.cancel_scope.cancel()
