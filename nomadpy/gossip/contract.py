@@ -93,6 +93,10 @@ class Gossip(Protocol):
     def confirm(self, name: str) -> None:
         """A hint from elsewhere that a member may be dead (its connection broke): it is probed at once, out of turn."""
 
+    def answered(self, name: str) -> float | None:
+        """The monotonic second at which another member last answered a probe of this agent; minus infinity when it
+        never did, None when it is not asked: unknown, or this agent itself."""
+
     def set_tags(self, tags: dict[str, str]) -> None:
         """This agent's tags from now on."""
 

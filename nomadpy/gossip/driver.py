@@ -371,6 +371,10 @@ class Gossiper:
         self._machine.confirm(trio.current_time(), name)
         self._act()
 
+    def answered(self, name: str) -> float | None:
+        """When another member last answered."""
+        return self._machine.answered(name)
+
     def set_tags(self, tags: dict[str, str]) -> None:
         """This agent's tags from now on. Raises Invalid when they do not fit into a packet."""
         self._machine.set_tags(trio.current_time(), tags)

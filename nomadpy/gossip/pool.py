@@ -26,7 +26,7 @@ _HEADER_BYTES = 3
 class Record:
     """One member as this agent knows it."""
 
-    __slots__ = ("address", "beat", "digest", "incarnation", "name", "port", "rank", "since", "tags")
+    __slots__ = ("acked_at", "address", "beat", "digest", "incarnation", "name", "port", "rank", "since", "tags")
 
     def __init__(self, name: str, address: str, port: int, tags: dict[str, str], *, now: float = 0.0) -> None:
         self.name, self.address, self.port, self.tags = name, address, port, tags
@@ -35,6 +35,8 @@ class Record:
         self.beat = 0
         self.digest = b""
         self.since = now
+        # When it last answered a probe of this agent, be it through a helper.
+        self.acked_at = float("-inf")
 
     @property
     def place(self) -> tuple[str, int]:

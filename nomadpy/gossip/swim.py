@@ -209,11 +209,19 @@ class Swim:
         self._acked(now, ack)
 
     def _acked(self, now: float, ack: Ack) -> None:
-        if self._prober.acked(ack) is not None:
+        record = self._prober.acked(ack)
+        if record is not None:
+            record.acked_at = now
             self._claims.fresh(now, Fresh(ack.source, ack.incarnation, ack.beat, ack.digest), spread=False)
 
     def _silent(self, now: float, said: Suspect) -> None:
         self._claims.suspect(now, said, heard=False)
+
+    def answered(self, name: str) -> float | None:
+        """When another member last answered a probe of this agent; minus infinity when it never did, None when it is
+        not asked: unknown, or this agent itself."""
+        record = self._pool.others.get(name)
+        return record.acked_at if record is not None else None
 
     def confirm(self, now: float, name: str) -> None:
         """Probes a member at once."""

@@ -17,7 +17,8 @@ and for all of them:
   network that fails for half a minute restarts nothing. One of two or three nodes is a machine that died, and replaced
   at once. (If a rack with more than a third of the machines dies, its work moves a minute later than it could; the
   opposite mistake would kill what runs on healthy machines. The work of a single node could go nowhere else.)
-- **Before a verdict others are probed out of turn**, so that it shows whether they are silent too.
+- **Before a verdict others are probed out of turn**, and gossip is believed only once some of them answered: where
+  nobody else does, it shows soon that they are silent too.
 - **A stop of our own is nobody's silence.** When this server did not run for more than a second (SIGSTOP, a frozen VM),
   leases move by that time, and what gossip said before counts anew after it.
 - **A new leader** gives long leases (``failover_heartbeat_ttl``), but believes gossip after ``OBSERVE_NS`` of its own.
@@ -29,7 +30,7 @@ Time is the monotonic clock in nanoseconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -45,7 +46,16 @@ DOUBT_NS = 60 * SECOND
 # After a stop gossip is believed after as long a time, within these limits.
 _HOLD_NS_MAX = 30 * SECOND
 _PROBES = 8
+# How long it is waited for the answers of others, each time.
+_ANSWER_NS = 100 * MILLISECOND
 _TICK_NS = 1 * SECOND
+
+Answered = Callable[[str], float | None]
+"""How many seconds ago a node last answered gossip, infinity when it never did; None where gossip does not ask it."""
+
+
+def _not_asked(node_id: str) -> None:
+    """Of a server without gossip."""
 
 
 class Lost(msgspec.Struct, frozen=True):
@@ -93,7 +103,9 @@ class LostNodes:
         # The most nodes there were since the silence of many began; judging some must not make it a silence of few.
         self._mass_of = 0
 
-    def look(self, now_ns: int, nodes: frozenset[str], gossip: Mapping[str, str]) -> Verdict:
+    def look(
+        self, now_ns: int, nodes: frozenset[str], gossip: Mapping[str, str], answered: Answered = _not_asked
+    ) -> Verdict:
         """Judges. ``nodes`` are those expected to be alive (neither down nor disconnected); ``gossip`` gives the status
         of those that it does not call alive, by node id."""
         self._notice_pause(now_ns)
@@ -104,6 +116,7 @@ class LostNodes:
         uneasy = self._uneasy(now_ns, nodes) if self._expired or self._rumours else set()
         held = self._holds_back(now_ns, len(nodes), len(uneasy))
         silent = self._silent(now_ns, nodes)
+        self._wait_for_witnesses(now_ns, silent, nodes - uneasy, answered)
         due = {} if held else {name: reason for name, (at_ns, reason) in silent.items() if at_ns <= now_ns}
         for node_id in due:
             self._forget(node_id)
@@ -171,6 +184,22 @@ class LostNodes:
                 at_ns = max(rumour.failed_ns + SETTLE_NS, self._believe_from_ns)
                 silent[node_id] = (at_ns, "gossip cannot reach it, and nothing was heard of it since")
         return silent
+
+    def _wait_for_witnesses(
+        self, now_ns: int, silent: dict[str, tuple[int, str]], others: frozenset[str], answered: Answered
+    ) -> None:
+        """Puts off what gossip alone says until enough others gave a sign of life since it said so."""
+        for node_id, (at_ns, reason) in silent.items():
+            rumour = self._rumours.get(node_id)
+            if at_ns > now_ns or node_id in self._expired or rumour is None or rumour.failed_ns is None:
+                continue
+            ages_s = {other: age_s for other in others if (age_s := answered(other)) is not None}
+            limit_s, since_ns = (now_ns - rumour.failed_ns) / SECOND, rumour.failed_ns
+            n_heard = sum(
+                age_s <= limit_s or self._heartbeats.heard_since(other, since_ns) for other, age_s in ages_s.items()
+            )
+            if n_heard < (min(len(ages_s), _PROBES) + 1) // 2:
+                silent[node_id] = (now_ns + _ANSWER_NS, reason)
 
     def _uneasy(self, now_ns: int, nodes: frozenset[str]) -> set[str]:
         uneasy = {n for n, rumour in self._rumours.items() if n in nodes and self._believed(n, rumour)}

@@ -36,6 +36,8 @@ class Rumours:
         self._gossip = gossip
         self._seen = -1
         self._bad: dict[str, str] = {}
+        # Nodes whose member has another name: a server's.
+        self._names: dict[str, str] = {}
 
     def now(self) -> dict[str, str]:
         """Node id → suspect or failed."""
@@ -43,6 +45,7 @@ class Rumours:
             self._seen = self._gossip.changes
             members = self._gossip.members()
             self._bad = {_node_of(m): m.status for m in members if m.status in (SUSPECT, FAILED) and _node_of(m)}
+            self._names = {m.tags["node"]: m.name for m in members if m.is_server and m.tags.get("node")}
         return self._bad
 
     def long_failed(self) -> list[str]:
@@ -52,6 +55,13 @@ class Rumours:
         before = trio.current_time() - DOUBT_NS / SECOND
         members = self._gossip.members()
         return [_node_of(m) for m in members if m.status == FAILED and m.since < before and _node_of(m)]
+
+    def answered(self, node_id: str) -> float | None:
+        """How many seconds ago a node last answered gossip's probe; None where it is not asked."""
+        if self._gossip is None:
+            return None
+        at = self._gossip.answered(self._names.get(node_id, node_id))
+        return None if at is None else trio.current_time() - at
 
     async def changed(self) -> None:
         """Waits for something new; for ever without gossip."""
@@ -65,7 +75,7 @@ class Rumours:
         """Has gossip probe nodes out of turn."""
         for node_id in node_ids:
             if self._gossip is not None:
-                self._gossip.confirm(node_id)
+                self._gossip.confirm(self._names.get(node_id, node_id))
 
 
 def _node_of(member: Member) -> str:
@@ -80,7 +90,7 @@ async def watch_nodes(server: Server, gossip: Gossip | None, insist: Insist) -> 
     was_held = 0
     async with trio.open_nursery() as nursery:
         while True:
-            verdict = judge.look(server.mono_ns(), expected(server.store), rumours.now())
+            verdict = judge.look(server.mono_ns(), expected(server.store), rumours.now(), rumours.answered)
             rumours.probe(verdict.probe)
             for lost in verdict.lost:
                 # Beside the watch: while it waits for the log it must not seem to have been stopped.

@@ -375,8 +375,11 @@ class Cluster:
 
     def followers(self) -> list[Machine]:
         """Everybody but the leader."""
-        leader = self.wait_leader()
-        return [server for server in self.servers if server is not leader]
+        return self.others(self.wait_leader())
+
+    def others(self, one: Machine) -> list[Machine]:
+        """Every server but one."""
+        return [server for server in self.servers if server is not one]
 
     # --- asking, with the patience of a careful client -------------------------------------------------------------
 

@@ -34,6 +34,10 @@ class Story:
         self.next_beat: dict[str, int] = {}
         self.lost: dict[str, int] = {}
         self.probed: set[str] = set()
+        # By how much later than others gossip notices that a node is silent.
+        self.noticed_late: dict[str, int] = {}
+        # The node in the leader's own agent.
+        self.own = ""
         self.held = 0
         for name in self.names:
             self.beat(name)
@@ -58,13 +62,20 @@ class Story:
         for name in {**self.deaf_since, **self.silent_since}:
             age = self.now - min(self.deaf_since.get(name, self.now), self.silent_since.get(name, self.now))
             # Probes come one after the other, so that not all are suspected in the same moment.
-            late = (self.names.index(name) % 5) * 100 * MILLISECOND
+            late = (self.names.index(name) % 5) * 100 * MILLISECOND + self.noticed_late.get(name, 0)
             said[name] = FAILED if age >= _FAIL_NS + late else SUSPECT if age >= _SUSPECT_NS + late else ALIVE
         return said if self.has_gossip else {}
 
+    def answered(self, name: str) -> float | None:
+        """Who is there answers at once when it is probed, and now and then without."""
+        if not self.has_gossip or name == self.own:
+            return None
+        gone = min(self.deaf_since.get(name, self.now), self.silent_since.get(name, self.now))
+        return (self.now - gone) / SECOND if gone < self.now else 0.0
+
     def look(self) -> None:
         nodes = frozenset(self.names) - self.lost.keys()
-        verdict = self.judge.look(self.now, nodes, self.gossip())
+        verdict = self.judge.look(self.now, nodes, self.gossip(), self.answered)
         self.lost.update({one.node_id: self.now for one in verdict.lost})
         self.probed.update(verdict.probe)
         self.held = verdict.held
@@ -102,6 +113,36 @@ def test_others_are_probed_before_the_verdict() -> None:
     story.run(3.5)
     assert story.probed
     assert "n01" not in story.probed
+
+
+@pytest.mark.parametrize("n_nodes", [2, 3])
+def test_nobody_is_lost_before_others_answered(n_nodes: int) -> None:
+    """All fall silent, but gossip of an agent with bad local health takes much longer to notice the second one."""
+    story = Story(n_nodes)
+    story.noticed_late = {name: 8 * SECOND for name in story.names[1:]}
+    story.silence(*story.names)
+    story.run(12)
+    assert story.held
+    story.back(*story.names)
+    story.run(60)
+    assert story.lost == {}
+
+
+def test_the_node_beside_the_leader_is_no_witness() -> None:
+    story = Story(3)
+    story.own = "n00"
+    story.noticed_late = {"n02": 8 * SECOND}
+    story.silence("n01", "n02")
+    story.run(6)
+    assert story.lost == {}
+
+
+def test_one_of_two_is_lost_where_the_other_one_is_beside_the_leader() -> None:
+    story = Story(2)
+    story.own = "n00"
+    story.silence("n01")
+    story.run(3.5)
+    assert list(story.lost) == ["n01"]
 
 
 def test_without_gossip_the_lease_decides() -> None:

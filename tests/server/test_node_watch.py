@@ -24,6 +24,9 @@ class PretendGossip:
         self.changes = 1
         self.statuses: dict[str, tuple[str, float]] = {}
         self.confirmed: list[str] = []
+        self.answers: dict[str, float] = {}
+        # Members that gossip still calls alive, but that do not answer.
+        self.mute: set[str] = set()
         self._moved = trio.Event()
 
     def say(self, node: str, status: str) -> None:
@@ -43,6 +46,11 @@ class PretendGossip:
 
     def confirm(self, name: str) -> None:
         self.confirmed.append(name)
+        if name not in self.statuses and name not in self.mute:
+            self.answers[name] = trio.current_time()
+
+    def answered(self, name: str) -> float | None:
+        return self.answers.get(name, float("-inf"))
 
 
 @pytest.fixture
@@ -101,6 +109,19 @@ async def test_all_nodes_silent_at_once_keep_what_they_run(
         await trio.sleep(60)
         assert {alloc.id for alloc in world.running()} == before
         assert {node.status for node in world.server.store.nodes} == {"ready"}
+
+
+async def test_a_node_is_not_lost_while_no_other_one_answers(autojump_clock: MockClock, gossip: PretendGossip) -> None:
+    async with running() as world:
+        await add_nodes(world, 2)
+        one, other = node_id(0), node_id(1)
+        world.fleet.silent.update((0, 1))
+        gossip.mute.add(other)
+        gossip.say(one, FAILED)
+        await trio.sleep(5)
+        assert {node.status for node in world.server.store.nodes} == {"ready"}
+        gossip.mute.clear()
+        await world.until(lambda: (n := world.server.store.node(one)) is not None and n.status == "down", within_s=1)
 
 
 async def test_a_node_whose_work_may_stay_for_a_while_is_disconnected(
