@@ -18,7 +18,7 @@ and for all of them:
   at once. (If a rack with more than a third of the machines dies, its work moves a minute later than it could; the
   opposite mistake would kill what runs on healthy machines. The work of a single node could go nowhere else.)
 - **Before a verdict others are probed out of turn**, and gossip is believed only once some of them answered: where
-  nobody else does, it shows soon that they are silent too.
+  nobody else does, it shows soon that they are silent too. When they answer again, the silent one gets time to.
 - **A stop of our own is nobody's silence.** When this server did not run for more than a second (SIGSTOP, a frozen VM),
   leases move by that time, and what gossip said before counts anew after it.
 - **A new leader** gives long leases (``failover_heartbeat_ttl``), but believes gossip after ``OBSERVE_NS`` of its own.
@@ -48,6 +48,8 @@ _HOLD_NS_MAX = 30 * SECOND
 _PROBES = 8
 # How long it is waited for the answers of others, each time.
 _ANSWER_NS = 100 * MILLISECOND
+# How much later than others a node may be heard again after a network healed: gossip calls the failed every 5 s.
+_RETURN_NS = 7 * SECOND
 _TICK_NS = 1 * SECOND
 
 Answered = Callable[[str], float | None]
@@ -82,6 +84,9 @@ class _Rumour(msgspec.Struct):
     failed_ns: int | None = None
     # The node was heard of while gossip said so.
     doubted: bool = False
+    # Nobody else answered when the verdict was due; and when they did, the node has until then to return, too.
+    put_off: bool = False
+    not_before_ns: int = 0
 
 
 class LostNodes:
@@ -181,7 +186,7 @@ class LostNodes:
             if node_id not in nodes or node_id in silent:
                 continue
             if rumour.failed_ns is not None and self._believed(node_id, rumour):
-                at_ns = max(rumour.failed_ns + SETTLE_NS, self._believe_from_ns)
+                at_ns = max(rumour.failed_ns + SETTLE_NS, self._believe_from_ns, rumour.not_before_ns)
                 silent[node_id] = (at_ns, "gossip cannot reach it, and nothing was heard of it since")
         return silent
 
@@ -199,7 +204,11 @@ class LostNodes:
                 age_s <= limit_s or self._heartbeats.heard_since(other, since_ns) for other, age_s in ages_s.items()
             )
             if n_heard < (min(len(ages_s), _PROBES) + 1) // 2:
+                rumour.put_off = True
                 silent[node_id] = (now_ns + _ANSWER_NS, reason)
+            elif rumour.put_off:
+                rumour.put_off, rumour.not_before_ns = False, now_ns + _RETURN_NS
+                silent[node_id] = (rumour.not_before_ns, reason)
 
     def _uneasy(self, now_ns: int, nodes: frozenset[str]) -> set[str]:
         uneasy = {n for n, rumour in self._rumours.items() if n in nodes and self._believed(n, rumour)}

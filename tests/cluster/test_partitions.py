@@ -11,7 +11,7 @@ from cluster_agents import Cluster, Machine
 from cut_network import CutNetwork
 from register_writers import Writers, check, read, write
 
-CUT_S = 5.0
+CUT_S = 4.0
 Cut = Callable[[CutNetwork, Machine, Machine, Machine], None]
 
 
@@ -63,7 +63,7 @@ def test_a_cut_lets_at_most_one_side_acknowledge(torn: Cluster, network: CutNetw
         writers.wait_more(30)
         print(f"FIG {cut.__name__}: writes again {time.monotonic() - healed:.2f} s after healing")
     history = writers.history
-    during = [op for op in history.of(DONE, WRITE, SWAP) if at + 2.5 < op.began and op.ended < healed]
+    during = [op for op in history.of(DONE, WRITE, SWAP) if at + 2.0 < op.began and op.ended < healed]
     places = {op.place for op in during}
     print(f"FIG {cut.__name__}: acknowledged during the cut: {len(during)} by {sorted(places)}, led by {leader.name}")
     if cut is everybody:

@@ -128,6 +128,28 @@ def test_nobody_is_lost_before_others_answered(n_nodes: int) -> None:
     assert story.lost == {}
 
 
+def test_a_node_that_gossip_hears_again_later_than_others_is_not_lost() -> None:
+    story = Story(2)
+    story.noticed_late = {"n01": 60 * SECOND}
+    story.silence(*story.names)
+    story.run(12)
+    story.back("n01")
+    story.run(5)
+    story.back("n00")
+    story.run(60)
+    assert story.lost == {}
+
+
+def test_a_node_that_does_not_return_with_the_others_is_lost_soon() -> None:
+    story = Story(2)
+    story.noticed_late = {"n01": 60 * SECOND}
+    story.silence(*story.names)
+    story.run(12)
+    story.back("n01")
+    story.run(8)
+    assert list(story.lost) == ["n00"]
+
+
 def test_the_node_beside_the_leader_is_no_witness() -> None:
     story = Story(3)
     story.own = "n00"
