@@ -35,8 +35,9 @@ _STRICT = re.compile(
     r"(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?\Z",
     re.ASCII,
 )
-_CLAUSE = re.compile(r"\s*(>=|<=|!=|~>|=|>|<|)\s*(.+?)\s*\Z")
+_CLAUSE = re.compile(r"(>=|<=|!=|~>|=|>|<|)\s*(.*)\Z", re.DOTALL)
 _DIGITS_MAX = 18
+_LENGTH_MAX = 256  # of a version; matching takes time that grows with the square of it
 
 # Numbers sort below words, and a version without a pre-release above every one that has it.
 _Rank = tuple[tuple[int, ...], int, tuple[tuple[int, int, str], ...]]
@@ -60,7 +61,7 @@ class Version:
 
 def parse_version(text: str, *, strict: bool = False) -> Version | None:
     """The version in a text, None when there is none; ``strict`` asks for Semantic Versioning 2.0."""
-    match = (_STRICT if strict else _LENIENT).match(text)
+    match = (_STRICT if strict else _LENIENT).match(text) if len(text) <= _LENGTH_MAX else None
     if not match or any(len(digits) > _DIGITS_MAX for digits in re.findall(r"\d+", text)):
         return None
     numbers = tuple(int(part) for part in match[1].split("."))
@@ -114,7 +115,7 @@ def parse_version_constraint(text: str, *, strict: bool = False) -> VersionConst
     """The conditions of a ``version`` (or, ``strict``, a ``semver``) constraint. Raises ValueError when malformed."""
     clauses = []
     for clause in text.split(","):
-        match = _CLAUSE.match(clause)
+        match = _CLAUSE.match(clause.strip())
         version = parse_version(match[2], strict=strict) if match else None
         if match is None or version is None or (strict and match[1] == "~>"):
             raise ValueError(f"Malformed constraint: {clause.strip()}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Collection
 
 from nomadpy.model.job import TaskGroup
@@ -72,7 +74,12 @@ def attribute_text(attribute: DeviceAttribute) -> str:
     if number is None:
         return ""
     scaled = number * _UNITS.get(attribute.unit, 1)
+    if not math.isfinite(scaled):
+        return repr(scaled)
     return str(int(scaled)) if scaled == int(scaled) else repr(scaled)
+
+
+_NUMBER = re.compile(r"[0-9]{1,18}\.?[0-9]{0,18}|\.[0-9]{1,18}")
 
 
 def base_units(text: str) -> str:
@@ -84,7 +91,7 @@ def base_units(text: str) -> str:
     stripped = text.strip()
     for unit in sorted(_UNITS, key=len, reverse=True):
         number = stripped.removesuffix(unit).strip()
-        if number != stripped and number.replace(".", "", 1).isdigit():
+        if number != stripped and _NUMBER.fullmatch(number):
             scaled = float(number) * _UNITS[unit]
             return str(int(scaled)) if scaled == int(scaled) else repr(scaled)
     return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,13 +15,16 @@ from nomadpy.scheduler.operators import DISTINCT_HOSTS, DISTINCT_PROPERTY, is_tr
 from nomadpy.state.view import BoolColumn, IntColumn
 
 
+_COUNT = re.compile(r"[0-9]{1,18}")
+
+
 class Property:
     """One ``distinct_property``: how many allocations each value has, of at most ``limit``."""
 
     def __init__(self, constraint: Constraint, column: Column, *, whole_job: bool) -> None:
         self.constraint = constraint
         self.whole_job = whole_job
-        self.limit = int(constraint.r_target) if constraint.r_target.isdigit() else 1
+        self.limit = int(constraint.r_target) if _COUNT.fullmatch(constraint.r_target) else 1
         self.column = column
         self.counts: IntColumn = np.zeros(len(column.values), dtype=np.int64)
         self.lacking = np.array([value is None for value in column.values], dtype=np.bool_)

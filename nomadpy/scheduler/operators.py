@@ -46,7 +46,9 @@ def _ordered(operand: str, left: str, right: str) -> bool:
     return a >= b  # type: ignore[operator]
 
 
-_INTEGER = re.compile(r"[+-]?[0-9]+\Z")
+# Whole numbers of 64 bits, as in Nomad; longer ones count as floats, which keeps them from taking time.
+_INTEGER = re.compile(r"[+-]?0{0,400}[0-9]{1,18}\Z")
+_FLOAT_LENGTH_MAX = 400  # of the text of a number; matching takes time that grows with the square of it
 _FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z|[+-]?(?:inf|infinity)\Z", re.IGNORECASE)
 
 
@@ -57,7 +59,7 @@ def _integers(left: str, right: str) -> tuple[int, int] | None:
 
 
 def _floats(left: str, right: str) -> tuple[float, float] | None:
-    if _FLOAT.match(left) and _FLOAT.match(right):
+    if max(len(left), len(right)) <= _FLOAT_LENGTH_MAX and _FLOAT.match(left) and _FLOAT.match(right):
         return float(left), float(right)
     return None
 

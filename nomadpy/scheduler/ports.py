@@ -6,6 +6,7 @@ A set of ports is one integer whose bit n stands for port n, kept per host addre
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -16,6 +17,7 @@ from nomadpy.scheduler.targets import resolve
 
 _PROBES = 20
 _HIGHEST_PORT = 65_535
+_PORT = re.compile(r"[0-9]{1,5}")
 PortSets = dict[str, int]
 
 
@@ -44,7 +46,7 @@ def parse_ports(text: str) -> int:
     bits = 0
     for piece in text.split(","):
         low, _, high = piece.strip().partition("-")
-        if not low.isdigit() or (high and not high.isdigit()):
+        if not _PORT.fullmatch(low) or (high and not _PORT.fullmatch(high)):
             continue
         first, last = int(low), int(high or low)
         if 1 <= first <= last <= _HIGHEST_PORT:

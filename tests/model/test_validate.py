@@ -115,6 +115,7 @@ CONSTRAINT_CASES: list[tuple[dict[str, Any], str]] = [
 FIVE_IN_A_MINUTE = {"Attempts": 5, "Interval": 60 * SECOND, "Unlimited": False, "Delay": 10 * SECOND}
 POLICY_CASES: list[tuple[dict[str, Any], str]] = [
     ({f"{GROUP}.Update": {"AutoPromote": True}}, "Auto Promote requires a Canary count greater than zero"),
+    ({"Type": "system", f"{GROUP}.Update": {"Canary": 101}}, "can not be greater than 100: 101 > 100"),
     ({f"{GROUP}.Update": {"HealthyDeadline": HOUR}}, "Healthy deadline must be less than progress deadline"),
     ({f"{GROUP}.Update": {"MinHealthyTime": HOUR}}, "Minimum healthy time must be less than healthy deadline"),
     ({f"{GROUP}.Update": {"HealthCheck": "x"}}, 'Invalid health check given: "x"'),

@@ -71,6 +71,11 @@ def _policies(group: TaskGroup, job: Job) -> Problems:
         if job.type not in ("service", "system"):
             yield f'Job type "{job.type}" does not allow update block'
         yield from check_update(group.update)
+        if job.type == "system" and group.update.canary > 100:
+            yield (
+                "Canary count of a system job is the percentage of its nodes that are updated first and can not be "
+                f"greater than 100: {group.update.canary} > 100"
+            )
     if group.migrate is not None:
         if job.type != "service":
             yield f'Job type "{job.type}" does not allow migrate block'
