@@ -119,7 +119,7 @@ def test_others_are_probed_before_the_verdict() -> None:
 def test_nobody_is_lost_before_others_answered(n_nodes: int) -> None:
     """All fall silent, but gossip of an agent with bad local health takes much longer to notice the second one."""
     story = Story(n_nodes)
-    story.noticed_late = {name: 8 * SECOND for name in story.names[1:]}
+    story.noticed_late = dict.fromkeys(story.names[1:], 8 * SECOND)
     story.silence(*story.names)
     story.run(12)
     assert story.held
