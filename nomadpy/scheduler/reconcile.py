@@ -227,7 +227,8 @@ class Reconciler:
     def _settle_returned(self, changes: GroupChanges, found: Sorted, allocs: Sequence[Allocation]) -> None:
         """Decides which one stays where an allocation has come back: itself, or what took its place."""
         assert self._job is not None
-        by_id = {alloc.id: alloc for alloc in allocs if alloc not in found.lost}
+        lost = {alloc.id for alloc in found.lost}
+        by_id = {alloc.id: alloc for alloc in allocs if alloc.id not in lost}
         gone: set[str] = set()
         for alloc in found.reconnecting:
             rivals = [each for each in replacements_of(alloc, by_id) if each.id not in gone]

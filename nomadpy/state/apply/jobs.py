@@ -35,7 +35,8 @@ def register(store: StateStore, index: int, command: c.RegisterJob) -> dict[str,
         store.jobs.add_scaling_event(job.key, command.scaling_group, event)
         store.touch("scaling_events")
     _put_job_evals(store, index, command.now_ns, stored, command.evals)
-    refresh_status(store, index, job.key)
+    if not any((each.namespace, each.job_id) == job.key for each in command.evals):
+        refresh_status(store, index, job.key)
     return {"job_modify_index": stored.job_modify_index, "version": stored.version}
 
 
