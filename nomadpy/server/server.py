@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from itertools import islice
 
 import msgspec
 import trio
@@ -54,6 +55,7 @@ log = logging.getLogger(__name__)
 
 _RETRY_S = 0.5
 _ALONE_S = 5.0
+_TOLD_AT_ONCE, _TOLD_PAUSE_S = 64, 0.002
 _REFUSALS: dict[str, type[Refused]] = {
     "invalid": Invalid,
     "not-found": NotFound,
@@ -102,6 +104,8 @@ class Server:
         self.leading = False
         self._readable: dict[bytes, c.Command] = {}  # what this server has proposed, so that it is decoded only once
         self._in_office = trio.Event()
+        self._untold: dict[int, None] = {}  # numbers of nodes whose orders changed, and that were not woken yet
+        self._untold_grew = trio.Event()
         self._replaced = trio.Event()
         self._generation = self.store.generation
         self._broken = trio.Event()
@@ -114,6 +118,7 @@ class Server:
         whatever made it impossible to follow the log."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_for_breakage)
+            nursery.start_soon(self._tell_in_turns)
             await nursery.start(self.log.run)
             nursery.start_soon(self._follow_leadership)
             if self.config.alone:
@@ -259,8 +264,28 @@ class Server:
                 self.watch.publish(("due deployments",))
         for number in store.allocs.dirty_nodes:
             self.orders_index[number] = store.index
-        self.watch.publish(f"orders:{number}" for number in sorted(store.allocs.dirty_nodes))
+        self._tell_nodes(sorted(store.allocs.dirty_nodes))
         self.watch.publish(store.touched)
+
+    def _tell_nodes(self, numbers: list[int]) -> None:
+        """Wakes nodes whose orders changed: few at once, many in turns, for the answers to thousands of them would hold
+        up everybody else."""
+        if len(numbers) <= _TOLD_AT_ONCE and not self._untold:
+            self.watch.publish(f"orders:{number}" for number in numbers)
+        else:
+            self._untold.update(dict.fromkeys(numbers))
+            self._untold_grew.set()
+
+    async def _tell_in_turns(self) -> None:
+        while True:
+            await self._untold_grew.wait()
+            while self._untold:
+                some = list(islice(self._untold, _TOLD_AT_ONCE))
+                for number in some:
+                    del self._untold[number]
+                self.watch.publish(f"orders:{number}" for number in some)
+                await trio.sleep(_TOLD_PAUSE_S)
+            self._untold_grew = trio.Event()
 
     def _unblock(self, numbers: list[int]) -> list[Evaluation]:
         if not numbers:
