@@ -10,6 +10,7 @@ Words on standard input, a JSON line back: ``look`` (how many have a lease, how 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import sys
@@ -126,6 +127,7 @@ class Process:
 
 
 def main() -> None:
+    logging.disable(logging.WARNING)
     first, count, servers = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3].split(",")
     trio.run(Process([PretendClient(number, servers) for number in range(first, first + count)]).run)
 
