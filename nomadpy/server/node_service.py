@@ -11,7 +11,7 @@ from nomadpy.model.alloc import FAILED, UNKNOWN, Allocation, AllocUpdate
 from nomadpy.model.errors import Forbidden, Invalid, NoLeader, NotFound
 from nomadpy.model.evaluation import TRIGGER_ALLOC_FAILURE, TRIGGER_RECONNECT, Evaluation
 from nomadpy.model.job import ReschedulePolicy
-from nomadpy.model.node import READY, Node, NodeEvent
+from nomadpy.model.node import DISCONNECTED, DOWN, READY, Node, NodeEvent
 from nomadpy.model.node_class import computed_class
 from nomadpy.rpc.contract import Assignments, NodeLease
 from nomadpy.server.disconnected import status_of_returning
@@ -55,7 +55,7 @@ class NodeService:
             now_ns = server.wall_ns()
             evals = tuple(evals_for_node(server, node)) if calls_for_evals(node.status, status) else ()
             event = None
-            if node.status == "down":
+            if node.status in (DOWN, DISCONNECTED):
                 event = NodeEvent(message="Node reregistered by heartbeat", subsystem="Cluster", timestamp_ns=now_ns)
             await server.propose(
                 c.UpdateNodeStatus(now_ns=now_ns, node_id=node_id, status=status, event=event, evals=evals)
