@@ -11,6 +11,7 @@ from nomadpy.api.routes.enterprise import OPERATIONS as ENTERPRISE
 from nomadpy.api.routes.evaluations import OPERATIONS as EVALUATIONS
 from nomadpy.api.routes.exec import OPERATIONS as EXEC
 from nomadpy.api.routes.gossip import OPERATIONS as GOSSIP
+from nomadpy.api.routes.host import OPERATIONS as HOST
 from nomadpy.api.routes.jobs import OPERATIONS as JOBS
 from nomadpy.api.routes.nodes import OPERATIONS as NODES
 from nomadpy.api.routes.operator import OPERATIONS as OPERATOR
@@ -31,6 +32,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *NODES,
     *AGENT,
     *GOSSIP,
+    *HOST,
     *OPERATOR,
     *SERVERS,
     *SNAPSHOT,

@@ -123,9 +123,11 @@ async def scheduler_workers(call: Call) -> Any:
     }
 
 
-def _check_target(call: Call) -> None:
+def check_target(call: Call) -> None:
     """Raises Elsewhere when the query names another agent by ``node_id`` or ``server_id``."""
     context, node_id, wanted = call.context, call.text("node_id"), call.text("server_id")
+    if node_id and wanted:
+        raise Invalid("Cannot target node and server simultaneously")
     if node_id:
         check_uuid(node_id)
     if node_id and (context.client is None or context.client.node_id != node_id):
@@ -146,12 +148,10 @@ def _is_this(server: Server | None, wanted: str) -> bool:
 async def monitor(call: Call) -> StreamingResponse:
     """The agent's log as it is written, in frames or with ``plain=true`` as text."""
     call.caller.require("", "agent:read")
-    if call.text("node_id") and call.text("server_id"):
-        raise Invalid("Cannot target node and server simultaneously")
     level = call.text("log_level").lower() or "info"
     if level not in _LEVELS:
         raise Invalid(f"Unknown log level: {level}")
-    _check_target(call)
+    check_target(call)
     source = call.context.monitor
     if source is None:
         raise NomadError("this agent keeps no log to follow", status=501)
