@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from nomadpy.model.demand import Demand
 from nomadpy.scheduler.facts import Facts
-from nomadpy.scheduler.grains import PARTS, crowding, fit, fit_one
+from nomadpy.scheduler.front import Choice, Front
+from nomadpy.scheduler.grains import PARTS, Powers, crowding, fit, fit_one
 from nomadpy.state.view import BoolColumn, IntColumn
 
 MOST_NODES = 1 << 20  # numbers fit into the lower bits of a key
@@ -30,6 +31,8 @@ _OPEN = (1 << 62) - 1
 _CELL_MAX = 256
 _BYTES_KEPT = 1 << 26
 _FEW = 6
+_CAUGHT_UP = 48  # so many changed nodes are put in order among front runners; more make a new line-up
+_FRONT, _FRONT_MOST = 192, 512  # the best nodes of so many cells, and so many nodes at most, are front runners
 
 
 class Cells:
@@ -52,9 +55,9 @@ class Cells:
         self.spans = list(zip(starts, [*starts[1:], facts.size], strict=True))
         sizes = np.diff(np.append(self.starts, facts.size))
         self.cell_at: list[int] = np.repeat(np.arange(len(starts)), sizes).tolist()
-        position = np.empty(facts.size, dtype=np.int64)
-        position[self.order] = numbers
-        self.position: list[int] = position.tolist()
+        self.positions: IntColumn = np.empty(facts.size, dtype=np.int64)
+        self.positions[self.order] = numbers
+        self.position: list[int] = self.positions.tolist()
         self.low_bits: IntColumn = _LAST - self.order
         self.cpu_scale: list[float] = facts.cpu_scale.tolist()
         self.memory_scale: list[float] = facts.memory_scale.tolist()
@@ -77,7 +80,8 @@ class Ask:
         self._keys: IntColumn = self._work_out(cells.order, free) + cells.low_bits
         self._best: IntColumn = np.maximum.reduceat(self._keys, cells.starts)
         self._barred: IntColumn = np.empty_like(self._best)
-        self.seen = 0  # how much of the log of changes it knows
+        self.seen = 0  # how many of the changes it knows
+        self.front: Front | None = None
 
     def _work_out(self, numbers: IntColumn, free: IntColumn) -> IntColumn:
         """Keys without the number bits."""
@@ -97,17 +101,15 @@ class Ask:
         keys[short < 0] = _NONE
         return keys
 
-    def catch_up(self, changed: Sequence[int], free: IntColumn) -> None:
+    def catch_up(self, numbers: IntColumn, free: IntColumn) -> None:
         """Works out anew what the nodes are worth that changed."""
         cells = self._cells
-        numbers = list(set(changed))
-        at = [cells.position[number] for number in numbers]
-        self._keys[at] = self._work_out(np.array(numbers), free) + cells.low_bits[at]
-        touched = {cells.cell_at[position] for position in at}
-        if len(touched) > _FEW:
+        at = cells.positions[numbers]
+        self._keys[at] = self._work_out(numbers, free) + cells.low_bits[at]
+        if len(at) > _FEW:
             np.maximum.reduceat(self._keys, cells.starts, out=self._best)
         else:
-            for cell in touched:
+            for cell in {cells.cell_at[position] for position in at.tolist()}:
                 self._look_again(cell)
 
     def _look_again(self, cell: int) -> None:
@@ -127,6 +129,19 @@ class Ask:
                 keys += self._keys[start:end].tolist()
         best = heapq.nlargest(count, keys)
         return [(_LAST - (key & _LAST), float(key >> _SHIFT)) for key in best if key > _NONE + _LAST]
+
+    def line_up(self, powers: Powers) -> Front:
+        """The front runners among all nodes."""
+        best = self._best
+        floor = lowest = _NONE + _LAST + 1
+        if len(best) > _FRONT:
+            floor = max(lowest, int(np.partition(best, len(best) - _FRONT)[len(best) - _FRONT]))
+        keys = np.sort(self._keys[self._keys >= floor])[-_FRONT_MOST:]
+        if len(keys) == _FRONT_MOST:
+            floor = int(keys[0])
+        scales = self._cells.cpu_scale, self._cells.memory_scale
+        complete = floor == lowest
+        return Front(keys.tolist(), floor, self._demand, self._algorithm, scales, powers, complete=complete)
 
     def choose(
         self, bar: IntColumn, wanted: int, free: IntColumn, *, desired: float, alone: bool
@@ -228,15 +243,14 @@ class Asks:
         self._facts = facts
         self._kept: dict[tuple[Demand, str], Ask] = {}
         self._most = max(4, _BYTES_KEPT // (8 * max(facts.size, 1)))
-        self._changed: list[int] = []
-        self._log_most = 4 * facts.size + 4096
+        self._powers = Powers()
+        self._changed: IntColumn = np.zeros(facts.size, dtype=np.int64)  # the last change of each node
+        self._changes = 0
 
-    def note(self, numbers: Sequence[int]) -> None:
-        """Logs that what is free on some nodes changed."""
-        self._changed += numbers
-        if len(self._changed) > self._log_most:
-            self._kept.clear()
-            self._changed.clear()
+    def note(self, numbers: IntColumn | Sequence[int]) -> None:
+        """Remembers that what is free on some nodes changed."""
+        self._changes += 1
+        self._changed[numbers] = self._changes
 
     def ask(self, demand: Demand, algorithm: str, free: IntColumn) -> Ask:
         """The ask, up to date with what is free."""
@@ -246,10 +260,35 @@ class Asks:
             if len(self._kept) >= self._most:
                 del self._kept[next(iter(self._kept))]
             found = self._kept[key] = Ask(self.cells, self._facts, demand, algorithm, free)
-        elif found.seen < len(self._changed):
-            found.catch_up(self._changed[found.seen :], free)
-        found.seen = len(self._changed)
+        elif found.seen < self._changes:
+            found.catch_up(np.flatnonzero(self._changed > found.seen), free)
+        found.seen = self._changes
         return found
+
+    def front(self, demand: Demand, algorithm: str, free: Callable[[], IntColumn]) -> Front:
+        """The ask's front runners in order. ``free`` answers the rows of what nodes have left."""
+        found = self._kept.get((demand, algorithm))
+        front = found.front if found is not None else None
+        if front is not None and front.seen < self._changes:
+            numbers = np.flatnonzero(self._changed > front.seen)
+            front = front if len(numbers) <= _CAUGHT_UP and not front.is_thin else None
+            if front is not None:
+                front.catch_up(numbers.tolist(), free())
+        if front is None or front.is_thin:
+            ask = self.ask(demand, algorithm, free())
+            front = ask.front = ask.line_up(self._powers)
+        front.seen = self._changes
+        return front
+
+    def follow(self, choice: Choice) -> bool:
+        """Carries out a choice and notes it for other asks; False when its front runners are out of order meanwhile."""
+        front = choice.front
+        if front.seen != self._changes:
+            return False
+        front.carry_out(choice)
+        self.note(list(choice.runs))
+        front.seen = self._changes
+        return True
 
     def forget(self, demand: Demand, algorithm: str) -> None:
         """Drops an ask whose last choice is not carried out."""
@@ -257,4 +296,4 @@ class Asks:
 
     def knows(self, ask: Ask) -> None:
         """Says that the ask knows of every change so far, because it made the last ones."""
-        ask.seen = len(self._changed)
+        ask.seen = self._changes

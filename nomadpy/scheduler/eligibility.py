@@ -18,6 +18,7 @@ from nomadpy.state.view import BoolColumn, IntColumn
 
 _DISTINCT = (DISTINCT_HOSTS, DISTINCT_PROPERTY)
 _MEMO_LIMIT = 4096
+_FEW_OF = 16
 NOT_READY = "node is not ready or not eligible"
 Asked = Constraint | RequestedDevice | VolumeRequest | str
 
@@ -88,6 +89,14 @@ class Eligibility:
             constraint_filtered=self.constraint_filtered,
         )
         self._bar: tuple[Cells, IntColumn | None] | None = None
+        self._mask_bytes: bytes | None = None
+
+    def mask_bytes(self) -> bytes | None:
+        """The mask as a byte for each node, worked out once; None when few nodes may run the group."""
+        if self._mask_bytes is None:
+            few = int(np.count_nonzero(self.mask)) * _FEW_OF < len(self.mask)
+            self._mask_bytes = b"" if few else self.mask.tobytes()
+        return self._mask_bytes or None
 
     def bar(self, cells: Cells) -> IntColumn | None:
         """``Cells.bar`` of the nodes that may run the group, worked out once."""

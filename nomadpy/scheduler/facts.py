@@ -57,6 +57,7 @@ class Facts:
         self._answers: dict[tuple[object, ...], BoolColumn] = {}
         self._addresses: dict[int, tuple[NodeAddress, ...]] = {}
         self.memo: dict[tuple[object, ...], object] = {}
+        self.newcomers: dict[int, object] = {}  # what ``newcomers`` knows, by the identity of groups
 
     def _group_by_class(self) -> None:
         """Numbers the computed classes. A node that reports none is a class of its own."""

@@ -22,6 +22,7 @@ from nomadpy.model.resources import AllocatedPort
 from nomadpy.scheduler.cells import MOST_NODES, Asks
 from nomadpy.scheduler.devices import Held
 from nomadpy.scheduler.facts import Facts
+from nomadpy.scheduler.front import Choice
 from nomadpy.state.view import Claim, IntColumn, NodeColumns, StateView
 
 TABLES = 16
@@ -93,16 +94,21 @@ class Fleet:
         self._released: dict[int, set[str]] = {}
         self._log: list[tuple[Taken, int]] = []
         self._done: list[tuple[Taken, int]] = []
+        self._offered: tuple[Taken, Choice] | None = None  # what ``commit`` may carry out as it is
+        self._booked: list[Taken] = []  # committed, and to be subtracted before anybody looks
         self._asks: Asks | None = None
         if previous is not None and previous.facts is known and previous._asks is not None:
+            before = previous.left
             self._asks, previous._asks = previous._asks, None
-            self._asks.note(np.flatnonzero((self._free != previous._free).any(axis=0)).tolist())
+            self._asks.note(np.flatnonzero((self._free != before).any(axis=0)))
 
     @property
     def left(self) -> IntColumn:
         """Rows: MHz, MB, MB of disk and allocations that each node has left. Not to be written."""
         if self._done:
             self._take_back()
+        if self._booked:
+            self._book()
         return self._free
 
     @property
@@ -146,6 +152,34 @@ class Fleet:
         if self._asks is None and 0 < self.facts.size <= MOST_NODES:
             self._asks = Asks(self.facts)
         return self._asks
+
+    def choose(
+        self, demand: Demand, pool: str, mask: bytes, wanted: int, *, desired: float, tell: int
+    ) -> Choice | None:
+        """Where ``wanted`` allocations of a new group of the pool go (``Front.choose``), as far as the front runners
+        of its ask tell; changes nothing."""
+        if self._done:
+            self._take_back()
+        asks, algorithm = self.asks(), self.algorithm_for(pool)
+        if asks is None:
+            return None
+        front = asks.front(demand, algorithm, lambda: self.left)
+        return front.choose(mask, wanted, self._free, desired=desired, tell=tell)
+
+    def offer(self, taken: Taken, choice: Choice) -> None:
+        """Remembers a choice until the next ``commit``, which carries it out when the decision takes just that."""
+        self._offered = taken, choice
+
+    def _book(self) -> None:
+        """Subtracts what committed choices take. Their asks have logged it."""
+        booked, self._booked = self._booked, []
+        numbers = np.concatenate([taken.numbers for taken in booked])
+        counts = np.concatenate([taken.counts for taken in booked])
+        sizes = [len(taken.numbers) for taken in booked]
+        demands = [(taken.demand.cpu, taken.demand.memory, taken.demand.disk, 1) for taken in booked]
+        asks = np.repeat(np.array(demands), sizes, axis=0) * counts[:, None]
+        for row in range(4):
+            np.subtract.at(self._free[row], numbers, asks[:, row])
 
     def cpu_ask(self, demand: Demand, where: IntColumn | slice) -> int | IntColumn:
         """MHz that an allocation takes on these nodes: a reserved core counts with its whole bandwidth."""
@@ -207,6 +241,12 @@ class Fleet:
     def commit(self, decision: HasUsage) -> None:
         """Keeps a decision's placements for the evaluations that follow. What it stops stays in use until the node
         says that it is over."""
+        offered, self._offered = self._offered, None
+        if offered is not None and self._asks is not None and not self._done:
+            taken, choice = offered
+            if len(decision.usage) == 1 and decision.usage[0] is taken and self._asks.follow(choice):
+                self._booked.append(taken)
+                return
         done = [taken for taken, _ in self._done]
         if len(done) == len(decision.usage) and all(a is b for a, b in zip(done, decision.usage, strict=True)):
             self._done = []
@@ -229,7 +269,7 @@ class Fleet:
             else:
                 self._free[:, numbers] -= asks[:, None] * taken.counts
         if self._asks is not None:
-            self._asks.note(numbers.tolist())
+            self._asks.note(numbers)
         for number, extras in taken.extras:
             held = self._extras.setdefault(number, [])
             if sign > 0:

@@ -30,6 +30,7 @@ PARTS = 60
 UNIT = GRAIN * PARTS  # the rank of a final score of 1
 _LARGEST = 4096 * GRAIN
 _MOST_CROWDED = 255.0
+_POWERS_KEPT = 1 << 16
 _MAX_FIT = 18.0
 _FIT = GRAIN / _MAX_FIT
 _BALANCE = 3.0  # chosen with scripts/bench_packing among 0.5 … 4; keys in ``cells`` have room for up to 4
@@ -78,7 +79,11 @@ def fit(algorithm: str, cpu_left: Any, memory_left: Any, cpu_scale: Any, memory_
 def fit_one(algorithm: str, cpu_left: int, memory_left: int, cpu_scale: float, memory_scale: float) -> int:
     """``fit`` of a single node, to the same bit."""
     cpu, memory = cpu_left * cpu_scale, memory_left * memory_scale
-    load = float(np.exp2(cpu)) + float(np.exp2(memory))
+    return fit_of(algorithm, float(np.exp2(cpu)) + float(np.exp2(memory)), cpu - memory)
+
+
+def fit_of(algorithm: str, load: float, gap: float) -> int:
+    """``fit_one`` from the sum of both powers, and the difference of their exponents."""
     raw = load - 2.0 if algorithm == SPREAD else 20.0 - load
     if raw < 0.0:
         raw = 0.0
@@ -86,8 +91,18 @@ def fit_one(algorithm: str, cpu_left: int, memory_left: int, cpu_scale: float, m
         raw = _MAX_FIT
     raw *= _FIT
     if algorithm == BALANCED:
-        raw -= abs(cpu - memory) * _GAP
+        raw -= abs(gap) * _GAP
     return round(raw)
+
+
+class Powers(dict[tuple[int, float], float]):
+    """``exp2(left · scale)`` by (left, scale), remembered: what nodes have left is seldom an odd number."""
+
+    def __missing__(self, key: tuple[int, float]) -> float:
+        if len(self) >= _POWERS_KEPT:
+            self.clear()
+        value = self[key] = float(np.exp2(key[0] * key[1]))
+        return value
 
 
 def parts(scorers: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:

@@ -17,6 +17,7 @@ from nomadpy.model.alloc import Allocation, AllocMetric, RescheduleTracker, Scor
 from nomadpy.model.job import Job, TaskGroup
 from nomadpy.scheduler.blocks import Blocks
 from nomadpy.scheduler.cells import MOST_NODES
+from nomadpy.scheduler.eligibility import Eligibility
 from nomadpy.scheduler.extras import Assigned, asks_only_ports
 from nomadpy.scheduler.fleet import Extras, Fleet, Taken
 from nomadpy.scheduler.grains import UNIT, FloatColumn
@@ -100,7 +101,7 @@ class GroupPlacer(Standing):
             return None
         free = fleet.left
         ask = asks.ask(self._demand, self._algorithm, free)
-        metrics = self._few_scores(ask.top(bar, TOP_SCORES if fleet.tables_left > 0 else 1))
+        metrics = scores_of_new(fleet, self.eligible, ask.top(bar, TOP_SCORES if fleet.tables_left > 0 else 1))
         counts: dict[int, int]
         if wanted == 1:
             number = ask.choose_one(bar, free)
@@ -125,21 +126,6 @@ class GroupPlacer(Standing):
             self._blocks.add(nodes, name_indexes[: len(nodes)], ports)
             self.placed += len(nodes)
         return len(nodes)
-
-    def _few_scores(self, best: list[tuple[int, float]]) -> AllocMetric:
-        """The metrics of a placement among nodes that hold none of the group."""
-        nodes = self.fleet.facts.nodes
-        told = []
-        for number, rank in best:
-            node, score = nodes[number], rank / UNIT
-            scores = {
-                "binpack": score,
-                "job-anti-affinity": 0.0,
-                "node-affinity": 0.0,
-                "node-reschedule-penalty": 0.0,
-            }
-            told.append(ScoreMeta(node_id=node.id if node else "", scores=scores, norm_score=score))
-        return self.eligible.metric.replace(score_meta_data=tuple(told))
 
     def _place_at_once(self, name_indexes: IntColumn) -> int:
         """Places many allocations: by turns where they depend on each other, else packed in one go."""
@@ -312,3 +298,14 @@ class GroupPlacer(Standing):
         [meta] = self._ranking.explain([number], final, penalised=wanted.avoid)
         meta = meta.replace(scores={**meta.scores, "preemption": wanted.eviction_score})
         return self.eligible.metric.replace(score_meta_data=(meta,))
+
+
+def scores_of_new(fleet: Fleet, eligible: Eligibility, best: list[tuple[int, float]]) -> AllocMetric:
+    """The metrics of a placement among nodes that hold none of the group; ``best`` are nodes with their ranks."""
+    nodes = fleet.facts.nodes
+    told = []
+    for number, rank in best:
+        node, score = nodes[number], rank / UNIT
+        scores = {"binpack": score, "job-anti-affinity": 0.0, "node-affinity": 0.0, "node-reschedule-penalty": 0.0}
+        told.append(ScoreMeta(node_id=node.id if node else "", scores=scores, norm_score=score))
+    return eligible.metric.replace(score_meta_data=tuple(told))
