@@ -105,8 +105,8 @@ class Agent:
             # What was made so far stays for good, so the collector need not walk over it again and again.
             gc.collect()
             gc.freeze()
-            # Records are not walked at all (``naming.py``), but every request leaves many plain objects
-            # behind. With 50,000 of them a pass held up the loop for 100 ms and more under 2,000 clients, so for 30 at most.
+            # Records are not walked at all (``naming.py``), but every request leaves many plain objects behind. A pass
+            # over 50,000 of them held up the loop for more than 100 ms under 2,000 clients, over these for 30 at most.
             gc.set_threshold(10_000, 20, 10)
             self._announce()
             task_status.started()
