@@ -22,13 +22,14 @@ import trio
 
 from nomadpy import __version__
 from nomadpy.agent.banner import banner
+from nomadpy.agent.client_network import ClientNetwork
 from nomadpy.agent.client_servers import OtherServers, OwnServer
 from nomadpy.agent.config import AgentConfig
 from nomadpy.agent.data_lock import DataLock
 from nomadpy.agent.hearing import HearingEndpoint
 from nomadpy.agent.logs import LogTap
 from nomadpy.agent.loop_lag import LoopLag
-from nomadpy.agent.network import ClientNetwork, ServerNetwork
+from nomadpy.agent.network import ServerNetwork
 from nomadpy.agent.selfview import config_view
 from nomadpy.api.context import ApiContext
 from nomadpy.api.router import Router

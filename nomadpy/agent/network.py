@@ -1,5 +1,5 @@
-"""What an agent and the others of its region have to do with each other: gossip, the port for agents, and the ways that
-requests take between them. ``ServerNetwork`` is that of an agent with a server, ``ClientNetwork`` of one without."""
+"""What an agent with a server and the others of its region have to do with each other: gossip, the port for agents, the
+replicated log, and the ways that requests take."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from typing import Any
 import trio
 
 from nomadpy.agent.config import AgentConfig
-from nomadpy.agent.join import join_at_start, keep_joining, with_port
+from nomadpy.agent.join import join_at_start, keep_joining
 from nomadpy.agent.known_servers import KnownServer, KnownServers
 from nomadpy.agent.late_log import LateLog
+from nomadpy.agent.membership import BUILD, admission, is_there, open_keyring, place_of, rpc_place_of, shown
 from nomadpy.api.forward import Way
 from nomadpy.api.relay import handle_relay, way_over
-from nomadpy.gossip.contract import ALIVE, SUSPECT, Health, Member
+from nomadpy.gossip.contract import Health, Member
 from nomadpy.gossip.driver import Gossiper
-from nomadpy.gossip.keyring import Keyring
 from nomadpy.model.errors import Forbidden, NoLeader, NomadError, NotFound
-from nomadpy.model.ids import EDGE_RNG
 from nomadpy.model.naming import Noun
 from nomadpy.model.time import SECOND
 from nomadpy.model.version import NOMAD_COMPATIBILITY_VERSION
@@ -30,14 +29,12 @@ from nomadpy.raft.links import Links
 from nomadpy.raft.raftlog import RaftLog, Snapshots
 from nomadpy.raft.settings import RaftSettings
 from nomadpy.rpc.connection import Connection
-from nomadpy.rpc.contract import NodeLease, ServerEndpoint
+from nomadpy.rpc.contract import ServerEndpoint
 from nomadpy.rpc.dial import Dialer
-from nomadpy.rpc.frames import CLIENT, SERVER, Hello
+from nomadpy.rpc.frames import SERVER, Hello
 from nomadpy.rpc.handlers import Handlers, Word
 from nomadpy.rpc.listener import Listener, ListenerConfig, ListenerStatistics
-from nomadpy.rpc.peer import Peer
 from nomadpy.rpc.peers import Peers, Roster, ThroughLeader, server_of_node
-from nomadpy.rpc.remote import RemoteServers
 from nomadpy.rpc.tls import RpcTls
 from nomadpy.rpc.words import serve_servers
 from nomadpy.server.autopilot import server_members
@@ -53,7 +50,6 @@ log = logging.getLogger(__name__)
 _HOLD_S = 5.0
 _LOOK_S = 0.05
 _CALL_S = 5.0
-_BUILD = NOMAD_COMPATIBILITY_VERSION
 
 BOOTSTRAP: Word[dict[str, Any], dict[str, Any]] = Word("Server.Bootstrap", dict[str, Any], dict[str, Any])
 
@@ -65,47 +61,6 @@ class CutOff(Noun):
 
 
 CUT_OFF: Word[CutOff, None] = Word("Server.NodeCutOff", CutOff, type(None))
-
-
-def is_there(member: Member) -> bool:
-    """Whether a member takes part, as far as gossip knows."""
-    return member.status in (ALIVE, SUSPECT)
-
-
-def shown(place: tuple[str, int]) -> str:
-    """``host:port``."""
-    return with_port(*place)
-
-
-def place_of(member: Member) -> str:
-    """``host:port`` of a member's gossip."""
-    return with_port(member.address, member.port)
-
-
-def rpc_place_of(member: Member) -> str:
-    """``host:port`` where a server listens for agents."""
-    return with_port(member.tags.get("rpc_addr", member.address), int(member.tags.get("port", "4647")))
-
-
-def open_keyring(directory: Path, encrypt: str) -> Keyring:
-    """The keys of gossip that are stored there, or new ones from the configured key. Raises Invalid, OSError."""
-    keyring = Keyring.open(directory / "serf.keyring", encrypt)
-    if encrypt and encrypt not in keyring.keys:
-        reason = "the stored keys count, and the configured one is not among them: install it, or delete the file"
-        log.warning("gossip.key_ignored", extra={"fields": {"path": str(directory / "serf.keyring"), "reason": reason}})
-    return keyring
-
-
-def admission(region: str, tls: RpcTls | None) -> Callable[[Peer], None]:
-    """Raises Forbidden for an agent that may not talk to this one: by its certificate, or as one of another region."""
-
-    def admit(peer: Peer) -> None:
-        if tls is not None:
-            tls.check_peer(peer)
-        if peer.region != region:
-            raise Forbidden(f"{peer.name} is of region {peer.region}, this agent of {region}; regions are kept apart")
-
-    return admit
 
 
 class ServerNetwork:
@@ -144,7 +99,7 @@ class ServerNetwork:
         self.handlers = Handlers()
         self.roster = Roster()
         self._dialer = Dialer(tls)
-        hello = Hello(role=SERVER, name=config.name, id=server_id, region=config.region, build=_BUILD)
+        hello = Hello(role=SERVER, name=config.name, id=server_id, region=config.region, build=BUILD)
         admit = admission(config.region, tls)
         self.peers = Peers(
             address_of=self.address_of, dial=self._dialer.rpc, hello=hello, handlers=self.handlers, admit=admit
@@ -516,110 +471,6 @@ class ServerNetwork:
         if raft is None:
             return False, 0
         return bool(raft.leadership.leader), int(raft.leader_silence_s() * 1000)
-
-
-class ClientNetwork:
-    """The way of a client without a server in its agent to the servers."""
-
-    def __init__(
-        self,
-        config: AgentConfig,
-        *,
-        node_id: str,
-        serf_bind: tuple[str, int],
-        serf_addr: str,
-        tls: RpcTls | None = None,
-        sample: Callable[[], Health] | None = None,
-    ) -> None:
-        self._config = config
-        self.handlers = Handlers()
-        host, _, port = serf_addr.rpartition(":")
-        tags = {"role": "client", "region": config.region, "dc": config.datacenter, "id": node_id, "name": config.name}
-        directory = Path(config.data_dir) / "client"
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.gossip = Gossiper(
-            node_id,
-            bind=serf_bind,
-            advertise=(host.strip("[]"), int(port)),
-            tags=tags,
-            keyring=open_keyring(directory, config.encrypt),
-            accept=self._accept,
-            sample=sample,
-        )
-        hello = Hello(role=CLIENT, name=config.name, id=node_id, region=config.region, build=_BUILD)
-        given = [with_port(address, 4647) for address in config.client_servers]
-        self.remote = RemoteServers(
-            given,
-            dial=Dialer(tls).rpc,
-            hello=hello,
-            handlers=self.handlers,
-            rng=random.Random(EDGE_RNG.getrandbits(64)),
-            admit=admission(config.region, tls),
-        )
-        self.endpoint: ServerEndpoint = self.remote
-        self._gossip_errors: list[str] = []
-        self._given = given
-
-    def _accept(self, member: Member) -> str | None:
-        region = member.tags.get("region", "")
-        if region != self._config.region:
-            return f"{member.name} is of region {region}, this agent of {self._config.region}; regions are kept apart"
-        return None
-
-    def serve_http(self, router: Way) -> None:
-        """What answers requests that servers pass on."""
-        self.handlers.add(handle_relay(router))
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Holds a connection to some server and gossips until cancelled."""
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self.gossip.run)
-            nursery.start_soon(self.remote.run)
-            task_status.started()
-
-    async def join(self) -> None:
-        """Adds the servers that ``retry_join`` names."""
-        join = self._config.client_join
-
-        async def take(addresses: list[str]) -> tuple[int, list[str]]:
-            self._given = list(dict.fromkeys([*self._given, *addresses]))
-            self.remote.set_servers(self._given)
-            try:
-                await self.remote.connected(_HOLD_S)
-            except NoLeader as error:
-                return 0, [error.message]
-            return 1, []
-
-        await join_at_start(join, 4647, take)
-        await keep_joining(join, 4647, take, until_alone=trio.sleep_forever)
-
-    async def hear_lease(self, lease: NodeLease) -> None:
-        """Joins gossip where the servers say that they gossip."""
-        if lease.gossip and not any(m.is_server and is_there(m) for m in self.gossip.members()):
-            _, errors = await self.gossip.join(list(lease.gossip))
-            if errors and errors != self._gossip_errors:
-                log.warning("gossip.not_joined", extra={"fields": {"errors": errors}})
-            self._gossip_errors = errors
-
-    async def to_leader(self) -> Way:
-        """Any server knows the way."""
-        return await self.to_server()
-
-    async def to_server(self) -> Way:
-        """The server that this client is connected to. Raises NoLeader."""
-        return way_over(await self.remote.connected(_HOLD_S))
-
-    async def to_node(self, node_id: str) -> Way:
-        """Servers know where nodes are."""
-        return await self.to_server()
-
-    async def to_peer(self, server: str) -> Way:
-        """Servers know each other."""
-        return await self.to_server()
-
-    def contact(self) -> tuple[bool, int]:
-        """The servers say so themselves."""
-        return self.remote.connection is not None, 0
 
 
 def raft_settings(config: AgentConfig) -> RaftSettings:
