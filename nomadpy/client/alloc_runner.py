@@ -95,6 +95,10 @@ class AllocRunner:
         self._coordinating = False
         self._changed_meanwhile = False
 
+    def follow(self, predecessors: Predecessors | None) -> None:
+        """Waits for others before it begins; to be told before ``run``."""
+        self._predecessors = predecessors
+
     # -- what others see ---------------------------------------------------------------------------------------------
 
     def task_states(self) -> dict[str, TaskState]:
@@ -187,11 +191,11 @@ class AllocRunner:
         """Everything that precedes the first task; a failure fails them all."""
         try:
             await self._ports.ledger.put_alloc_local(self.alloc.id, self.local)
-            if self._predecessors is not None and not self._restored:
+            if self._predecessors is not None:
                 await self._predecessors.wait_over()
             self._refuse_unsupported()
             await trio.to_thread.run_sync(self.dir.build)
-            if self._predecessors is not None and self._predecessors.disk is not None and not self._restored:
+            if self._predecessors is not None and self._predecessors.disk is not None:
                 await trio.to_thread.run_sync(self.dir.move_from, self._predecessors.disk, list(self.tasks))
             for hook in self._ports.alloc_hooks:
                 self._adopt_network(await hook.prerun(self._hook_context()))

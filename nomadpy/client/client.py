@@ -161,6 +161,13 @@ class Client(NodeEndpoint):
             log.error("ledger.unreadable", extra={"fields": {"problem": problem}})
         for remembered in allocs:
             self._restore_one(remembered)
+        # Who waits for whom is known only when all are there.
+        for runner in list(self.runners.values()):
+            if not any(runner.started(task) for task in runner.tasks):
+                runner.follow(self._predecessors(runner.alloc))
+            self._employ(runner)
+            if not runner.local.acknowledged:
+                self._reporter.mark(runner.alloc.id)
         self._follower.resume(self.runners)
 
     def _restore_one(self, remembered: RememberedAlloc) -> None:
@@ -170,9 +177,7 @@ class Client(NodeEndpoint):
             fields = {"alloc": remembered.alloc.id, "error": error.message}
             log.error("alloc.not_restored", extra={"fields": fields})
             return
-        self._employ(runner)
-        if not remembered.local.acknowledged:
-            self._reporter.mark(runner.alloc.id)
+        self.runners[runner.alloc.id] = runner
 
     async def _shut_down(self) -> None:
         if not self.config.dev_mode:

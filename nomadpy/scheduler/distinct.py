@@ -14,7 +14,6 @@ from nomadpy.scheduler.facts import Column, Facts
 from nomadpy.scheduler.operators import DISTINCT_HOSTS, DISTINCT_PROPERTY, is_true
 from nomadpy.state.view import BoolColumn, IntColumn
 
-
 _COUNT = re.compile(r"[0-9]{1,18}")
 
 

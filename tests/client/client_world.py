@@ -57,6 +57,7 @@ class FakeServers:
         self.events: list[NodeEvent] = []
         self.down = False
         self.ttl_s = 10.0
+        self.admits = ""  # the status that a node gets whatever it says
         self._news = trio.Event()
         self.changed = trio.Event()
 
@@ -66,7 +67,7 @@ class FakeServers:
         self._wake()
 
     def stop(self, alloc_id: str, **changes: Any) -> None:
-        self.put(self.allocs[alloc_id].replace(desired_status=STOP, **changes))
+        self.put(self.allocs[alloc_id].replace(**{"desired_status": STOP, **changes}))
 
     def forget(self, alloc_id: str) -> None:
         self.index += 1
@@ -91,7 +92,7 @@ class FakeServers:
         if node_id not in self.nodes:
             raise NotFound("node not found")
         self.beats.append(status)
-        return NodeLease(heartbeat_ttl_s=self.ttl_s, index=self.index, status=status)
+        return NodeLease(heartbeat_ttl_s=self.ttl_s, index=self.index, status=self.admits or status)
 
     async def wait_assignments(self, node_id: str, secret_id: str, after: int, wait_s: float) -> Assignments:
         self._check()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import trio
-from client_world import FakeServers, ScriptedDriver, make_alloc, make_config, running_client
+from client_world import FakeServers, ScriptedDriver, make_alloc, make_config, make_task, running_client
 
 from nomadpy.model.alloc import Allocation
+from nomadpy.model.time import SECOND
 
 
 async def run_until_running(
@@ -76,6 +77,7 @@ async def test_a_finished_alloc_is_not_run_again(tmp_path: Path, jumping_clock: 
         servers.put(alloc)
         await world.until_status(alloc, "complete")
         await world.until(lambda: world.client.runners[alloc.id].local.acknowledged)
+    servers.allocs[alloc.id] = servers.allocs[alloc.id].replace(client_status="complete")  # as they were told
     n_reports = len(servers.reports)
     async with running_client(make_config(tmp_path), servers, driver) as world:
         await world.until(lambda: len(servers.beats) > 3)
@@ -130,4 +132,24 @@ async def test_a_stop_that_comes_while_a_task_is_being_found_again_ends_the_real
     driver.recover_failures = 4
     async with running_client(make_config(tmp_path), servers, driver) as world:
         await world.until(lambda: not world.client.has_alloc(alloc.id))
+        assert driver.stops == ["web"]
+
+
+async def test_who_waits_for_another_one_still_waits_after_a_restart(tmp_path: Path, jumping_clock: object) -> None:
+    """The room that the winner was promised is still in use when the agent comes back."""
+    servers, driver = FakeServers(), ScriptedDriver()
+    loser = make_alloc(make_task(shutdown_delay_ns=300 * SECOND))
+    winner = make_alloc().replace(preempted_allocations=(loser.id,))
+    async with running_client(make_config(tmp_path), servers, driver) as world:
+        servers.put(loser)
+        await world.until_status(loser, "running")
+        servers.put(winner)
+        servers.stop(loser.id, desired_status="evict")
+        await world.until(lambda: winner.id in world.client.runners)
+        await trio.sleep(5)
+        assert driver.starts == ["web"]
+    async with running_client(make_config(tmp_path), servers, driver) as world:
+        await trio.sleep(60)
+        assert driver.starts == ["web"], "the loser is still being stopped"
+        await world.until_status(winner, "running")
         assert driver.stops == ["web"]

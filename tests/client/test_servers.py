@@ -98,6 +98,31 @@ async def test_a_replacement_waits_for_its_predecessor_and_takes_over_its_sticky
         assert (tmp_path / "alloc" / new.id / "alloc" / "data" / "kept").read_text() == "1"
 
 
+async def test_servers_that_lost_sight_of_the_node_are_told_again_what_runs(
+    tmp_path: Path, jumping_clock: object
+) -> None:
+    async with running_client(make_config(tmp_path)) as world:
+        alloc = make_alloc()
+        world.servers.put(alloc)
+        await world.until_status(alloc, "running")
+        await trio.sleep(60)
+        world.servers.admits = "initializing"
+        told, beats = len(world.servers.reports), len(world.servers.beats)
+        await world.until(lambda: len(world.servers.reports) > told)
+        assert world.servers.reports[-1].client_status == "running"
+        await trio.sleep(10)
+        assert len(world.servers.beats) - beats > 5, "it does not wait a whole lease to be let in"
+        world.servers.admits = ""
+        await trio.sleep(20)
+        told = len(world.servers.reports)
+        await trio.sleep(60)
+        assert len(world.servers.reports) == told
+        assert world.driver.starts == ["web"]
+        world.servers.put(alloc.replace(client_status="unknown"))
+        await world.until(lambda: "Reconnected" in world.servers.types(alloc.id))
+        assert world.driver.starts == ["web"]
+
+
 async def test_stop_on_client_after_ends_tasks_without_servers(tmp_path: Path, jumping_clock: object) -> None:
     async with running_client(make_config(tmp_path)) as world:
         strategy = DisconnectStrategy(stop_on_client_after_ns=60 * SECOND)
