@@ -65,6 +65,6 @@ class Heard:
         told = list(self._messages)
 
         async def receive() -> Any:
-            return told.pop(0) if told else await self._receive()
+            return told.pop(0) if told else await self()
 
         return receive

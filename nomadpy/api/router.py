@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 import msgspec
+import trio
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -25,6 +26,8 @@ from nomadpy.model.wire import encode
 log = logging.getLogger(__name__)
 
 _WITH_SLASHES = ("job_id", "rest")
+# How often, and with which pauses, a server asks itself again that leads but does not take proposals: for five seconds.
+_TRIES_HERE, _TRY_AGAIN_S = 50, 0.1
 READ, WRITE = ("GET",), ("PUT", "POST")
 
 
@@ -75,20 +78,29 @@ class Router:
         if scope["type"] == "websocket":
             await self._converse(WebSocket(scope, heard, send), heard, send)
             return
-        request = Request(scope, heard, send)
-        try:
-            response = await self._answer(request)
-        except Elsewhere as elsewhere:
-            try:
-                way = await self._way(elsewhere)
-            except NomadError as error:
-                response = _error(error)
-            else:
-                await way(scope, heard.again(), send)
-                return
+        response = await self._respond(scope, heard, send)
+        if response is None:
+            return
         for name, value in self._context.response_headers.items():
             response.headers[name] = value
         await response(scope, receive, send)
+
+    async def _respond(self, scope: Scope, heard: Heard, send: Send) -> Response | None:
+        """The answer, or None when another agent gave it. A server that leads, but does not take proposals (it hands
+        over, stops, or just lost the office), finds itself as the one to ask: it tries again for a while."""
+        for _ in range(_TRIES_HERE):
+            try:
+                return await self._answer(Request(scope, heard.again(), send))
+            except Elsewhere as elsewhere:
+                try:
+                    way = await self._way(elsewhere)
+                except NomadError as error:
+                    return _error(error)
+            if way is not self:
+                await way(scope, heard.again(), send)
+                return None
+            await trio.sleep(_TRY_AGAIN_S)
+        return _error(NoLeader())
 
     async def _answer(self, request: Request) -> Response:
         path: str = request.scope["path"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 import wsproto.events as ws
 from serving import GET, QUICK, Site, eventually, site
 from starlette.applications import Starlette
@@ -375,6 +376,48 @@ async def test_routers_that_do_not_agree_stop_asking_each_other() -> None:
         # The refusal came from a relayed call, so every agent on the way has let go of it.
         await eventually(lambda: not both.client._streams and not both.server._streams)
     assert OPERATIONS[0].at == LEADER
+
+
+@pytest.mark.parametrize(("refusals", "status"), [(3, b"200"), (10_000, b"500")])
+async def test_a_leader_that_does_not_take_proposals_is_asked_again_for_a_while(
+    refusals: int, status: bytes, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It hands over or stops: its router is told to ask the leader, and that is itself."""
+    asked = 0
+
+    async def answer(call: Call) -> Reply:
+        nonlocal asked
+        asked += 1
+        if asked <= refusals:
+            raise NoLeader
+        return await _answer(call)
+
+    ways, sent = Ways(), []
+
+    async def receive() -> dict[str, Any]:
+        if received:
+            return received.pop(0)
+        return await trio.sleep_forever()  # type: ignore[no-any-return]
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    received = [
+        {"type": "http.request", "body": b"te", "more_body": True},
+        {"type": "http.request", "body": b"xt", "more_body": False},
+    ]
+    router = Router(
+        ApiContext(forwarding=ways), (Operation(methods=("PUT",), path="/v1/thing", endpoint=answer, at=LEADER),)
+    )
+    ways.way = router
+    # A server that believes to lead: the place of the operation is here.
+    router._check_place = lambda operation, call: None  # type: ignore[method-assign]
+    await router(
+        {"type": "http", "method": "PUT", "path": "/v1/thing", "query_string": b"", "headers": []}, receive, send
+    )
+    assert str(sent[0]["status"]).encode() == status
+    if status == b"200":
+        assert b'"text"' in sent[1]["body"]
 
 
 async def test_hops_are_counted_by_both_ends() -> None:
