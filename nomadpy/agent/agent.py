@@ -107,7 +107,7 @@ class Agent:
             gc.collect()
             gc.freeze()
             # Records are not walked at all (``naming.py``), but every request leaves many plain objects behind. A pass
-            # over 50,000 of them held up the loop for more than 100 ms under 2,000 clients, over these for 30 at most.
+            # over 50,000 of them held up the loop for more than 100 ms under 2,000 clients, over these for half as long.
             gc.set_threshold(10_000, 20, 10)
             self._announce()
             task_status.started()
@@ -372,10 +372,12 @@ class Agent:
             signal.signal(number, _give_up)
 
     async def _say_goodbye(self, number: int) -> None:
-        """Leaves for good where the configuration says so; otherwise the others wait for this agent to come back."""
+        """Leaves for good where the configuration says so; otherwise the others wait for this agent to come back. A
+        client takes its leave of gossip, which would call it dead within seconds: its tasks run on, and until its lease
+        ends it may come back to them."""
         config = self.config
         leaves = config.leave_on_interrupt if number == signal.SIGINT else config.leave_on_terminate
-        if leaves and self.network is not None:
+        if self.network is not None and (leaves or isinstance(self.network, ClientNetwork)):
             await self.network.gossip.leave()
 
     def _on_hangup(self) -> None:
