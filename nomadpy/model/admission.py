@@ -37,6 +37,19 @@ def admit(job: Job, *, oversubscription: bool = False) -> Admitted:
     return Admitted(job=job if groups == job.task_groups else job.replace(task_groups=groups), warnings=warnings)
 
 
+def without_memory_max(job: Job) -> Job:
+    """The job without the ``memory_max`` of its tasks, which counts only where memory may be oversubscribed."""
+    if not any(task.resources.memory_max_mb for group in job.task_groups for task in group.tasks):
+        return job
+    groups = tuple(
+        group.replace(
+            tasks=tuple(task.replace(resources=task.resources.replace(memory_max_mb=0)) for task in group.tasks)
+        )
+        for group in job.task_groups
+    )
+    return job.replace(task_groups=groups)
+
+
 def warnings_text(warnings: tuple[str, ...] | list[str]) -> str:
     """The warnings as one text, "" when there are none.
 

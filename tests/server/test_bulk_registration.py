@@ -13,7 +13,9 @@ from trio.testing import MockClock
 from nomadpy.model.caller import ANYONE, Caller
 from nomadpy.model.errors import Invalid
 from nomadpy.model.job import Job
+from nomadpy.model.node import NodePool
 from nomadpy.server.messages import JobBulkResponse, JobRegisterRequest
+from nomadpy.state import commands as c
 
 
 def text(*elements: Any) -> bytes:
@@ -152,3 +154,24 @@ async def test_shapes_are_kept_apart_by_circumstances(autojump_clock: MockClock)
         await world.server.fleet.set_scheduler_config(ANYONE, config, cas=None)
         after = await send(world, text(*(wrapped(f"b{n}", **with_group(Tasks=[task])) for n in range(3))))
         assert not any("memory_max" in result.warnings for result in after.results)
+
+
+async def test_a_node_pool_has_its_own_word_on_memory(autojump_clock: MockClock) -> None:
+    """Where memory may not be oversubscribed the job is stored without its memory_max."""
+
+    def stored(world: World, job_id: str) -> int:
+        return world.server.store.jobs.current["default", job_id].task_groups[0].tasks[0].resources.memory_max_mb
+
+    async with running() as world:
+        (task,) = raw(make_job())["TaskGroups"][0]["Tasks"]
+        task["Resources"]["MemoryMaxMB"] = 1000
+        for enabled in (True, False):
+            pool = NodePool(name="big", scheduler_configuration={"MemoryOversubscriptionEnabled": enabled})
+            await world.server.propose(c.UpsertNodePool(pool=pool))
+            for name in ("big", "default"):
+                ids = [f"{name}-{enabled}-{n}" for n in range(3)]
+                jobs = [wrapped(i, **with_group(Tasks=[task]), NodePool=name) for i in ids]
+                answer = await send(world, text(*jobs))
+                allowed = enabled and name == "big"
+                assert [stored(world, i) for i in ids] == [1000 if allowed else 0] * 3
+                assert ["memory_max" in result.warnings for result in answer.results] == [not allowed] * 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nomadpy.model.admission import admit, warnings_text
+from nomadpy.model.admission import admit, warnings_text, without_memory_max
 from nomadpy.model.alloc import FAILED, DesiredTransition
 from nomadpy.model.caller import Caller
 from nomadpy.model.canonical import JobDefaults, job_from_input
@@ -15,6 +15,7 @@ from nomadpy.model.evaluation import (
     Evaluation,
 )
 from nomadpy.model.job import Job, JobSubmission, JobVersionTag
+from nomadpy.model.node import pool_config
 from nomadpy.model.validate import JobLimits, multi_error, validate
 from nomadpy.server.alike import Shape, Shapes
 from nomadpy.server.messages import (
@@ -111,8 +112,9 @@ class JobHandlers:
         as ``prepare`` does."""
         if not raw:
             return None
-        oversubscription = self._server.store.scheduler_config.memory_oversubscription_enabled
-        circumstances = (namespace, oversubscription)
+        store = self._server.store
+        cluster = store.scheduler_config.memory_oversubscription_enabled
+        circumstances = (namespace, cluster, store.max_index("node_pools"))
         return self._shapes.find(raw, circumstances, lambda given: self.prepare_alone(given, namespace))
 
     def prepare_alone(
@@ -124,11 +126,17 @@ class JobHandlers:
             raise Invalid(without_id)
         if job.type == "system" and any(group.scaling is not None for group in job.task_groups):
             raise Invalid("Task groups with job type system do not support scaling blocks")
-        admitted = admit(job, oversubscription=self._server.store.scheduler_config.memory_oversubscription_enabled)
+        oversubscription = self._may_oversubscribe(job.node_pool)
+        admitted = admit(job, oversubscription=oversubscription)
         problems = validate(admitted.job, limits=self._limits())
         if problems:
             raise Invalid(multi_error(problems), status=500)
-        return admitted.job, list(admitted.warnings)
+        return admitted.job if oversubscription else without_memory_max(admitted.job), list(admitted.warnings)
+
+    def _may_oversubscribe(self, pool: str) -> bool:
+        """Whether tasks of a node pool may use more memory than they reserve: the pool's own word, or the cluster's."""
+        store = self._server.store
+        return pool_config(store.scheduler_config, store.node_pool(pool or "default")).memory_oversubscription_enabled
 
     def decode(self, raw: dict[str, Any] | None, *, namespace: str = "") -> Job:
         """The job of an input dict with the server's defaults filled in. Raises Invalid (400)."""
@@ -150,7 +158,7 @@ class JobHandlers:
         """Every problem of a job, without storing anything."""
         job = self.decode(raw, namespace=namespace)
         caller.require(job.namespace, "read-job")
-        admitted = admit(job, oversubscription=self._server.store.scheduler_config.memory_oversubscription_enabled)
+        admitted = admit(job, oversubscription=self._may_oversubscribe(job.node_pool))
         problems = validate(admitted.job, limits=self._limits())
         return JobValidateResponse(
             driver_config_validated=True,
