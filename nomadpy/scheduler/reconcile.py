@@ -11,7 +11,7 @@ node returns, one of the two has to go, and the other is counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -37,7 +37,7 @@ from nomadpy.scheduler.reschedule import Later
 from nomadpy.scheduler.rollout import GroupWork, Rollout
 from nomadpy.scheduler.sorting import Sorted, Sorter
 from nomadpy.state.commands import StopAlloc
-from nomadpy.state.view import IntColumn
+from nomadpy.state.view import IntColumn, PlainAllocs
 
 NOT_NEEDED = "alloc not needed due to job update"
 MIGRATING = "alloc is being migrated"
@@ -109,6 +109,14 @@ class GroupChanges:
         return len(self.replace) + len(self.fresh) + len(self.canaries)
 
 
+class NeedsRecords(Exception):
+    """Something has to be decided about allocations of which only the number is known."""
+
+
+_NOBODY: IntColumn = np.zeros(0, dtype=np.int64)
+_NONE = PlainAllocs(_NOBODY, _NOBODY, _NOBODY)
+
+
 class Reconciler:
     """Compares what a service or batch job wants with what it has. ``job`` is None when it was purged; ``node_of``
     answers the node of an allocation, None when it is gone. What it finds to do is noted in ``rollout``."""
@@ -129,10 +137,15 @@ class Reconciler:
         self._now_ns = now_ns
         self._update_kind = update_kind
         self._rollout = rollout
+        self._plain: Mapping[str, PlainAllocs] = {}
         self._sorter = Sorter(self._job, evaluation, batch=batch, now_ns=now_ns, node_of=node_of, rollout=rollout)
 
-    def reconcile(self, allocs: Iterable[Allocation]) -> list[GroupChanges]:
-        """The changes per group: those of the job in its order, then those that only allocations still name."""
+    def reconcile(
+        self, allocs: Iterable[Allocation], plain: Mapping[str, PlainAllocs] | None = None
+    ) -> list[GroupChanges]:
+        """The changes per group: those of the job in its order, then those that only allocations still name. ``plain``
+        are further allocations that nothing has to be decided about; raises NeedsRecords when something has to be."""
+        self._plain = plain or {}
         by_group: dict[str, list[Allocation]] = {}
         if self._job is not None:
             by_group = {group.name: [] for group in self._job.task_groups}
@@ -170,6 +183,7 @@ class Reconciler:
         canarying = state is not None and state.canarying()
         if canarying:
             self._set_canaries_aside(changes, found, placed)
+        plain = self._plain.get(group.name, _NONE)
         names = _names(found)
         for alloc in found.lost:
             changes.stop(alloc, NODE_DOWN)
@@ -178,6 +192,8 @@ class Reconciler:
                 changes.stopping.append(Later(ends_ns, alloc))
         for alloc in found.drained:
             changes.stop(alloc, MIGRATING)
+        if len(plain.names) and (placed or len(found.kept) + len(found.migrate) + len(plain.names) > group.count):
+            raise NeedsRecords
         self._stop_surplus(changes, group, found, frozenset() if canarying else placed)
         for alloc in found.migrate:
             changes.stop(alloc, MIGRATING)
@@ -192,24 +208,26 @@ class Reconciler:
                 in_place=tuple(changes.in_place),
                 other=len(found.migrate) + len(found.later) + lacking,
                 canaries=self._canary_count(group) if lacking else 0,
-                had_running=self._had_running(allocs),
+                had_running=group.name in self._plain or self._had_running(allocs),
             )
         )
         if lacking and not self._rollout.frozen:
-            changes.canaries = _canary_indexes(lacking, destructive, found.canaries, names, group.count)
+            taken = names.union(plain.names.tolist())
+            changes.canaries = _canary_indexes(lacking, destructive, found.canaries, taken, group.count)
         canarying = canarying or lacking > 0
         if found.still_stopping:
             # It may still run where nobody can see it, and two of it must not.
             missing, replace = 0, []
         missing, replace = self._allowed(missing, replace, canarying)
-        changes.fresh = free_indexes(names, missing)
+        held = np.fromiter(names, dtype=np.int64)
+        changes.fresh = free_indexes(np.concatenate([held, plain.names]) if missing else (), missing)
         updated = destructive[: self._update_limit(group, found, destructive, len(replace) + missing, canarying)]
         moving = [Replacement(alloc, Cause.MIGRATE) for alloc in found.migrate]
         first = [self._in_its_version(each) if canarying else each for each in moving + replace]
         changes.replace = first + [Replacement(alloc, Cause.UPDATE) for alloc in updated]
         changes.later = found.later
         changes.desired = DesiredUpdates(
-            ignore=ignored + away + len(found.canaries) + len(destructive) - len(updated),
+            ignore=len(plain.names) + ignored + away + len(found.canaries) + len(destructive) - len(updated),
             place=len(replace) + missing,
             migrate=len(found.migrate),
             stop=len(changes.stops) - len(found.migrate),
@@ -289,7 +307,8 @@ class Reconciler:
             return len(destructive)
         if self._rollout.frozen or canarying:
             return 0
-        return max(self._rollout.limit(strategy, found.kept) - placing, 0)
+        undecided = self._plain.get(group.name, _NONE).undecided
+        return max(self._rollout.limit(strategy, found.kept, undecided) - placing, 0)
 
     # --- canaries --------------------------------------------------------------------------------------------------
 
@@ -342,7 +361,8 @@ class Reconciler:
 
     def _replacements(self, changes: GroupChanges, group: TaskGroup, found: Sorted) -> tuple[list[Replacement], int]:
         """Which failed and lost allocations are placed anew, and how many more are missing up to the count."""
-        existing = len(found.kept) + len(found.migrate) + len(found.drained)
+        existing = len(self._plain.get(group.name, _NONE).names)
+        existing += len(found.kept) + len(found.migrate) + len(found.drained)
         replace: list[Replacement] = []
         for cause, allocs in (
             (Cause.RESCHEDULE, found.reschedule),

@@ -112,10 +112,11 @@ class Rollout:
         wishes = alloc.desired_transition
         return self.owns(alloc) and not self.failed and not (wishes.reschedule or wishes.force_reschedule)
 
-    def limit(self, strategy: UpdateStrategy, kept: Iterable[Allocation]) -> int:
-        """How many allocations may be in the middle of a change: what is not yet known to be healthy counts, and an
-        unhealthy one stops everything. Asked only while nothing freezes the deployment."""
-        left = strategy.max_parallel
+    def limit(self, strategy: UpdateStrategy, kept: Iterable[Allocation], undecided: int = 0) -> int:
+        """How many allocations may be in the middle of a change: what is not yet known to be healthy counts, also
+        ``undecided`` that are not in ``kept``, and an unhealthy one stops everything. Asked only while nothing freezes
+        the deployment."""
+        left = strategy.max_parallel - (undecided if self._current is not None else 0)
         for alloc in kept:
             if self.owns(alloc):
                 healthy = alloc.deployment_status.healthy if alloc.deployment_status is not None else None

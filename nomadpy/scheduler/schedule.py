@@ -7,11 +7,12 @@ each group's allocations are placed in turn: replacements first, fresh ones next
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nomadpy.model.alloc import UNKNOWN, Allocation
+from nomadpy.model.demand import Demand
 from nomadpy.model.evaluation import Evaluation
-from nomadpy.model.job import Job
+from nomadpy.model.job import Job, TaskGroup
 from nomadpy.scheduler import newcomers
 from nomadpy.scheduler.decision import FOLLOW_EXPIRY, FOLLOW_RESCHEDULE, FOLLOW_STOPPING, Decision, Draft
 from nomadpy.scheduler.fleet import Fleet, Taken
@@ -24,6 +25,7 @@ from nomadpy.scheduler.reconcile import (
     UPDATING,
     Cause,
     GroupChanges,
+    NeedsRecords,
     Reconciler,
     Replacement,
 )
@@ -32,7 +34,7 @@ from nomadpy.scheduler.rollout import Rollout
 from nomadpy.scheduler.system import schedule_system
 from nomadpy.scheduler.updates import IGNORE, UpdateKinds
 from nomadpy.state.commands import AnnotateAlloc
-from nomadpy.state.view import IntColumn, StateView
+from nomadpy.state.view import IntColumn, PlainAllocs, StateView
 
 
 def schedule(
@@ -52,9 +54,9 @@ def schedule(
     """
     fleet = Fleet(view) if fleet is None else fleet
     job = view.job(evaluation.namespace, evaluation.job_id)
-    allocs = view.allocs_by_job(evaluation.namespace, evaluation.job_id)
+    plain, allocs = _known(view, evaluation, job)
     annotate = annotate or evaluation.annotate_plan
-    if job is not None and not (allocs or annotate):
+    if job is not None and not (plain or allocs or annotate):
         decision = newcomers.decide(view, fleet, evaluation, job, now_ns=now_ns, rng=rng)
         if decision is not None:
             return decision
@@ -63,10 +65,20 @@ def schedule(
         if (job.type if job is not None else evaluation.type) in ("system", "sysbatch"):
             schedule_system(view, fleet, draft, allocs, now_ns=now_ns, rng=rng)
         else:
-            _GenericScheduler(view, fleet, draft, allocs, now_ns=now_ns, rng=rng).run()
+            _GenericScheduler(view, fleet, draft, allocs, plain, now_ns=now_ns, rng=rng).run()
     finally:
         fleet.finish()
     return draft.finish(view, fleet, now_ns=now_ns, rng=rng, annotate=annotate)
+
+
+def _known(
+    view: StateView, evaluation: Evaluation, job: Job | None
+) -> tuple[Mapping[str, PlainAllocs], Sequence[Allocation]]:
+    """The allocations of a job: how many there are of those that nothing is to be decided about, and the others."""
+    if job is None or job.stop or job.type not in ("service", "batch"):
+        return {}, view.allocs_by_job(evaluation.namespace, evaluation.job_id)
+    latest = view.latest_deployment(evaluation.namespace, evaluation.job_id)
+    return view.split_allocs(job, latest.id if latest is not None else "")
 
 
 class _GenericScheduler:
@@ -78,11 +90,12 @@ class _GenericScheduler:
         fleet: Fleet,
         draft: Draft,
         allocs: Sequence[Allocation],
+        plain: Mapping[str, PlainAllocs],
         *,
         now_ns: int,
         rng: random.Random,
     ) -> None:
-        self._view, self._fleet, self._draft, self._allocs = view, fleet, draft, allocs
+        self._view, self._fleet, self._draft, self._allocs, self._plain = view, fleet, draft, allocs, plain
         self._now_ns, self._rng = now_ns, rng
 
     def run(self) -> None:
@@ -92,10 +105,15 @@ class _GenericScheduler:
         batch = (job.type if job is not None else draft.evaluation.type) == "batch"
         latest = self._view.latest_deployment(draft.evaluation.namespace, draft.evaluation.job_id)
         rollout = draft.rollout = Rollout(job, latest, paced=not batch)
-        if job is not None and not job.stop and latest is None and not self._allocs:
+        if job is not None and not job.stop and latest is None and not (self._allocs or self._plain):
             every = fresh_changes(job, rollout)
         else:
-            every = self._reconcile(job, rollout, batch=batch)
+            try:
+                every = self._reconcile(job, rollout, batch=batch)
+            except NeedsRecords:
+                self._allocs, self._plain = self._view.allocs_by_job(*job.key) if job is not None else (), {}
+                rollout = draft.rollout = Rollout(job, latest, paced=not batch)
+                every = self._reconcile(job, rollout, batch=batch)
         rollout.close(eval_priority=draft.evaluation.priority, now_ns=self._now_ns, rng=self._rng)
         stopped: set[str] = set()
         for changes in every:
@@ -128,7 +146,7 @@ class _GenericScheduler:
             update_kind=kinds.kind if kinds is not None else lambda alloc: IGNORE,
             rollout=rollout,
         )
-        return reconciler.reconcile(self._allocs)
+        return reconciler.reconcile(self._allocs, self._plain)
 
     def _follow_up(self, every: Sequence[GroupChanges]) -> None:
         for cause, waiting in (
@@ -147,7 +165,7 @@ class _GenericScheduler:
             assert group is not None
             wanted = changes.wanted
             older = self._place_older(job, changes, live, earlier)
-            placer = GroupPlacer(self._fleet, job, group, siblings=live, rng=self._rng)
+            placer = self._placer(job, group, live)
             placer.count_other_groups(earlier)
             for placed_older in older:
                 placer.count_placed(placed_older.usage)
@@ -163,6 +181,17 @@ class _GenericScheduler:
             self._draft.evict(group.name, list(self._evictor.evicted.values())[known:])
             for each in (*older, result):
                 earlier.extend(each.usage)
+
+    def _placer(self, job: Job, group: TaskGroup, live: Sequence[Allocation]) -> GroupPlacer:
+        """A placer that knows where the job's allocations are."""
+        placer = GroupPlacer(self._fleet, job, group, siblings=live, rng=self._rng)
+        for name, plain in self._plain.items():
+            held = (Taken(plain.numbers, plain.counts, Demand()),)
+            if name == group.name:
+                placer.count_placed(held)
+            else:
+                placer.count_other_groups(held)
+        return placer
 
     def _place_older(
         self, job: Job, changes: GroupChanges, live: Sequence[Allocation], earlier: Sequence[Taken]
@@ -180,7 +209,7 @@ class _GenericScheduler:
             group = old.group(changes.name) if old is not None else None
             if old is None or group is None or old.create_index != job.create_index:
                 continue
-            placer = GroupPlacer(self._fleet, old, group, siblings=live, rng=self._rng)
+            placer = self._placer(old, group, live)
             placer.count_other_groups(earlier)
             for placed in out:
                 placer.count_placed(placed.usage)

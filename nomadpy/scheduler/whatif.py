@@ -22,7 +22,7 @@ from nomadpy.model.resources import (
 )
 from nomadpy.scheduler.eligibility import eligibility
 from nomadpy.scheduler.facts import Facts
-from nomadpy.state.view import BoolColumn, Claim, IntColumn, NodeColumns, StateView
+from nomadpy.state.view import BoolColumn, Claim, IntColumn, NodeColumns, PlainAllocs, StateView
 
 _AMPLE_DISK_MB = 1_000_000
 
@@ -70,6 +70,9 @@ class WhatIf:
 
     def allocs_by_job(self, namespace: str, job_id: str) -> list[Allocation]:
         return self._view.allocs_by_job(namespace, job_id)
+
+    def split_allocs(self, job: Job, deployment_id: str) -> tuple[dict[str, PlainAllocs], list[Allocation]]:
+        return self._view.split_allocs(job, deployment_id)
 
     def allocs_by_node(self, node_id: str) -> list[Allocation]:
         return [] if node_id in self._numbers else self._view.allocs_by_node(node_id)

@@ -382,6 +382,14 @@ class AllocTable:
         """Whether neither side is done with it."""
         return bool(self.desired[row] == 0 and not _CLIENT_OVER[self.client[row]])
 
+    def job_shapes(self, key: tuple[str, str]) -> list[tuple[int, Shape]]:
+        """Every (version, group) of a job that rows run, by number."""
+        return [(code, self.shapes[code]) for code in self._job_shapes.get(key, ())]
+
+    def deployment_code(self, deployment_id: str) -> int:
+        """The number of a deployment in the column; -1 when no row belongs to it, or for ""."""
+        return self._deployments.find(deployment_id) if deployment_id else -1
+
     def n_live(self, key: tuple[str, str]) -> int:
         """How many allocations of a job neither side is done with."""
         return sum(self._shape_live[code] for code in self._job_shapes.get(key, ()))

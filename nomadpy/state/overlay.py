@@ -7,7 +7,7 @@ from nomadpy.model.evaluation import Deployment
 from nomadpy.model.job import Job
 from nomadpy.model.node import Node, NodePool, SchedulerConfiguration
 from nomadpy.state.store import StateStore
-from nomadpy.state.view import Claim, NodeColumns
+from nomadpy.state.view import Claim, NodeColumns, PlainAllocs
 
 
 class Overlay:
@@ -51,6 +51,9 @@ class Overlay:
 
     def allocs_by_job(self, namespace: str, job_id: str) -> list[Allocation]:
         return self._store.allocs_by_job(namespace, job_id)
+
+    def split_allocs(self, job: Job, deployment_id: str) -> tuple[dict[str, PlainAllocs], list[Allocation]]:
+        return self._store.split_allocs(job, deployment_id)
 
     def allocs_by_node(self, node_id: str) -> list[Allocation]:
         return self._store.allocs_by_node(node_id)

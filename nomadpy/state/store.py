@@ -24,7 +24,7 @@ from nomadpy.state.allocs import AllocTable
 from nomadpy.state.commands import Command, Outcome
 from nomadpy.state.jobs import JobTable
 from nomadpy.state.nodes import NodeTable
-from nomadpy.state.view import Claim, NodeColumns
+from nomadpy.state.view import Claim, NodeColumns, PlainAllocs
 
 REQUESTS_REMEMBERED = 4096
 TRACKED_VERSIONS = 6
@@ -185,6 +185,13 @@ class StateStore:
     def allocs_by_job(self, namespace: str, job_id: str) -> list[Allocation]:
         """Every stored allocation of the job, oldest first."""
         return [self.alloc_at(row) for row in self.allocs.rows_by_job((namespace, job_id))]
+
+    def split_allocs(self, job: Job, deployment_id: str) -> tuple[dict[str, PlainAllocs], list[Allocation]]:
+        """What is plain by group, and the records of the rest."""
+        from nomadpy.state.plain import split
+
+        plain, rows = split(self, job, deployment_id)
+        return plain, [self.alloc_at(row) for row in rows]
 
     def allocs_by_node(self, node_id: str) -> list[Allocation]:
         """Every stored allocation of the node, oldest first."""

@@ -86,6 +86,17 @@ class NodeColumns(Protocol):
         ports are not included."""
 
 
+class PlainAllocs(msgspec.Struct, frozen=True):
+    """Allocations of one group of a job's current version about which there is nothing to decide. ``counts[i]`` of
+    those that are not over are on node ``numbers[i]``; ``names`` are the numbers that they and finished batch work
+    hold, one each. ``undecided``: how many of a deployment's nobody has called healthy or unhealthy yet."""
+
+    numbers: IntColumn
+    counts: IntColumn
+    names: IntColumn
+    undecided: int = 0
+
+
 class StateView(Protocol):
     """The state as decisions read it."""
 
@@ -121,6 +132,10 @@ class StateView(Protocol):
 
     def allocs_by_job(self, namespace: str, job_id: str) -> list[Allocation]:
         """Every stored allocation of the job (all versions, also terminal ones), oldest first."""
+
+    def split_allocs(self, job: Job, deployment_id: str) -> tuple[dict[str, PlainAllocs], list[Allocation]]:
+        """The same in two parts: by group what is plain (see there), and the records of everything else but what is
+        over and forgotten."""
 
     def allocs_by_node(self, node_id: str) -> list[Allocation]:
         """Every stored allocation of the node, oldest first."""
