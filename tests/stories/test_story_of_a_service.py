@@ -219,7 +219,7 @@ def a_more_important_job_takes_room(story: Story) -> None:
     assert 'Dimension "memory" exhausted on 2 nodes' in story.job("plan", "rush", code=1, **rush)
 
     story.nomad("operator", "scheduler", "set-config", "-preempt-service-scheduler=true")
-    assert "of lower priority would be stopped to make room" in story.job("plan", "rush", code=1, **rush)
+    assert "1 allocation of lower priority would be stopped to make room" in story.job("plan", "rush", code=1, **rush)
     story.job("run", "rush", **rush)
     (rushing,) = story.settled("rush", 1)
     left = story.settled("sums", 1)

@@ -152,7 +152,8 @@ def _preempted(plan: dict[str, Any]) -> Iterator[Text]:
     stubs = (plan.get("Annotations") or {}).get("PreemptedAllocs") or []
     if not stubs:
         return
-    yield Text(f"- {len(stubs)} allocations of lower priority would be stopped to make room:", style="yellow")
+    what = "1 allocation" if len(stubs) == 1 else f"{len(stubs)} allocations"
+    yield Text(f"- {what} of lower priority would be stopped to make room:", style="yellow")
     for stub in stubs[:10]:
         yield Text(f"  * {stub.get('ID', '')[:8]} of job {stub.get('JobID', '')}, group {stub.get('TaskGroup', '')}")
     if len(stubs) > 10:
