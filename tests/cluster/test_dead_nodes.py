@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from cluster_agents import Cluster, is_alive
+from cluster_agents import Cluster, is_alive, until
 from trouble import kill_node, picture
 
 
@@ -21,18 +21,43 @@ def test_a_dead_machine_is_replaced_within_seconds(cluster: Cluster) -> None:
     cluster.purge("replaced")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_an_agent_that_restarts_moves_nothing(cluster: Cluster, number: int) -> None:
-    job_id = f"stays-{number}"
+# An agent that is killed and gossips again within this time is no dead machine (gossip/settings.py).
+RESTART_S = 2.2
+
+
+def _restarts(cluster: Cluster, job_id: str, number: int, away_s: float) -> float:
+    """Ends a client's agent and starts it again; seconds until it gossiped. Fails when anything moved, unless that took
+    too long after a kill."""
     cluster.submit(cluster.witness_job(job_id, 6))
     cluster.wait_running(job_id, 6)
     before = picture(cluster, job_id)
-    for client in cluster.clients[:2]:
-        client.end(number)
-        time.sleep(0.3)  # how long nobody starts it again
-        client.start()
+    client = cluster.clients[0]
+    n_starts = client.log().count("gossip.started")
+    at = time.monotonic()
+    client.end(number)
+    time.sleep(away_s)
+    client.start()
+    until(lambda: client.log().count("gossip.started") > n_starts, "gossip", pause_s=0.01)
+    took_s = time.monotonic() - at
+    if number == signal.SIGTERM or took_s < RESTART_S:
+        cluster.wait_whole()
+        time.sleep(5.0)  # longer than it takes to replace a dead machine
+        assert picture(cluster, job_id) == before, f"the agent was away for {took_s:.1f} s"
+        assert all(is_alive(pid) for _, pid in before["starts"])
     cluster.wait_whole()
-    time.sleep(5.0)  # longer than it takes to replace a dead machine
-    assert picture(cluster, job_id) == before
-    assert all(is_alive(pid) for _, pid in before["starts"])
     cluster.purge(job_id)
+    return took_s
+
+
+def test_a_killed_agent_that_starts_again_at_once_moves_nothing(cluster: Cluster) -> None:
+    took = []
+    for attempt in range(4):
+        took.append(_restarts(cluster, f"killed-agent-{attempt}", signal.SIGKILL, 0.0))
+        if took[-1] < RESTART_S:
+            return
+    pytest.skip(f"this machine is too busy: an agent took {took} s to start, {RESTART_S} s is what gossip waits for")
+
+
+def test_an_agent_that_was_told_to_stop_may_be_away_for_longer(cluster: Cluster) -> None:
+    """Than it takes to replace a dead machine: a slow restart, an upgrade."""
+    assert _restarts(cluster, "told-agent", signal.SIGTERM, 5.0) > 5
