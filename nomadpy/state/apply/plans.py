@@ -75,8 +75,8 @@ def apply_plans(store: StateStore, index: int, command: c.ApplyPlans) -> list[in
         refused = [0] * len(command.plans)
     else:
         refused = [_apply_plan(store, index, command.now_ns, plan) for plan in command.plans]
-    undone = {plan.eval_id for plan, lost in zip(command.plans, refused, strict=True) if lost}
-    undone.intersection_update(store.evals)
+    lossy = {plan.eval_id for plan, lost in zip(command.plans, refused, strict=True) if lost}
+    undone = {eval_id for eval_id in lossy if eval_id in store.evals}
     put_evals(store, index, command.now_ns, (e for e in command.evals if e.id not in undone))
     seen = {(e.namespace, e.job_id) for e in command.evals if e.id not in undone}
     keys = [(plan.namespace, plan.job_id) for plan in command.plans]
