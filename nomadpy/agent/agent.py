@@ -107,7 +107,7 @@ class Agent:
             gc.collect()
             gc.freeze()
             # Records are not walked at all (``naming.py``), but every request leaves many plain objects behind. A pass
-            # over 50,000 of them held up the loop for more than 100 ms under 2,000 clients, over these for half as long.
+            # over 50,000 of them held up the loop for more than 100 ms under 2,000 clients, over these for half of it.
             gc.set_threshold(10_000, 20, 10)
             self._announce()
             task_status.started()
