@@ -11,17 +11,19 @@ import trio
 
 from nomadpy.agent.config import AgentConfig
 from nomadpy.agent.join import join_at_start, keep_joining, with_port
-from nomadpy.agent.membership import BUILD, admission, is_there, open_keyring
+from nomadpy.agent.membership import BUILD, PING, admission, is_there, open_keyring
 from nomadpy.api.forward import Way
 from nomadpy.api.relay import handle_relay, way_over
 from nomadpy.gossip.contract import Health, Member
 from nomadpy.gossip.driver import Gossiper
 from nomadpy.model.errors import NoLeader
 from nomadpy.model.ids import EDGE_RNG
+from nomadpy.rpc.connection import Connection
 from nomadpy.rpc.contract import NodeLease, ServerEndpoint
 from nomadpy.rpc.dial import Dialer
 from nomadpy.rpc.frames import CLIENT, Hello
 from nomadpy.rpc.handlers import Handlers
+from nomadpy.rpc.peers import NodeQuery
 from nomadpy.rpc.remote import RemoteServers
 from nomadpy.rpc.tls import RpcTls
 
@@ -46,6 +48,7 @@ class ClientNetwork:
     ) -> None:
         self._config = config
         self.handlers = Handlers()
+        self.handlers.on(PING, self._answer_ping)
         host, _, port = serf_addr.rpartition(":")
         tags = {"role": "client", "region": config.region, "dc": config.datacenter, "id": node_id, "name": config.name}
         directory = Path(config.data_dir) / "client"
@@ -82,6 +85,9 @@ class ClientNetwork:
     def serve_http(self, router: Way) -> None:
         """What answers requests that servers pass on."""
         self.handlers.add(handle_relay(router))
+
+    async def _answer_ping(self, params: NodeQuery, caller: Connection) -> None:
+        await trio.lowlevel.checkpoint()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Holds a connection to some server and gossips until cancelled."""

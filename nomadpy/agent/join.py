@@ -20,6 +20,7 @@ Joiner = Callable[[list[str]], Awaitable[tuple[int, list[str]]]]
 """Tries addresses; (how many answered, a sentence for each that did not)."""
 
 _COMMAND_TIMEOUT_S = 10.0
+_AGAIN_S = 5.0
 
 
 def with_port(address: str, port: int) -> str:
@@ -96,11 +97,11 @@ async def join_at_start(join: Join, port: int, joiner: Joiner) -> None:
 
 
 async def keep_joining(join: Join, port: int, joiner: Joiner, *, until_alone: Callable[[], Awaitable[None]]) -> None:
-    """Joins as soon as somebody answers, and again when ``until_alone`` says that nobody is left. Raises Unavailable
+    """Joins as soon as somebody answers, and again when ``until_alone`` says that too few are left. Raises Unavailable
     when ``retry_max`` tries in a row have failed."""
     if not join.retry_join:
         return
-    failed = 0
+    failed, joined = 0, False
     told: list[str] = []
     pause_s = join.retry_interval_ns / SECOND
     while True:
@@ -109,16 +110,21 @@ async def keep_joining(join: Join, port: int, joiner: Joiner, *, until_alone: Ca
         except Unavailable as error:
             count, errors = 0, [error.message]
         if count:
-            failed, told = 0, []
-            log.info("join.done", extra={"fields": {"agents": count}})
+            log.log(
+                logging.DEBUG if joined and not failed else logging.INFO,
+                "join.done",
+                extra={"fields": {"agents": count}},
+            )
+            failed, told, joined = 0, [], True
             await until_alone()
-        else:
-            failed += 1
-            # Said again when something else is wrong, and every half hour or so.
-            level = logging.DEBUG if errors == told and failed % 90 else logging.WARNING
-            told = errors
-            log.log(level, "join.failed", extra={"fields": {"tries": failed, "errors": errors, "retry_s": pause_s}})
-            if join.retry_max and failed >= join.retry_max:
-                raise Unavailable(f"no agent could be joined in {failed} tries: " + "; ".join(errors))
+            await trio.sleep(min(pause_s, _AGAIN_S))
+            continue
+        failed += 1
+        # Said again when something else is wrong, and every half hour or so.
+        level = logging.DEBUG if errors == told and failed % 90 else logging.WARNING
+        told = errors
+        log.log(level, "join.failed", extra={"fields": {"tries": failed, "errors": errors, "retry_s": pause_s}})
+        if join.retry_max and failed >= join.retry_max:
+            raise Unavailable(f"no agent could be joined in {failed} tries: " + "; ".join(errors))
         # The first tries follow each other fast: all agents of a new cluster often start in the same moment.
         await trio.sleep(min(pause_s, 1.0 if failed < 30 else pause_s))

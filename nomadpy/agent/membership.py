@@ -11,12 +11,17 @@ from nomadpy.gossip.contract import ALIVE, SUSPECT, Member
 from nomadpy.gossip.keyring import Keyring
 from nomadpy.model.errors import Forbidden
 from nomadpy.model.version import NOMAD_COMPATIBILITY_VERSION
+from nomadpy.rpc.handlers import Word
 from nomadpy.rpc.peer import Peer
+from nomadpy.rpc.peers import NodeQuery
 from nomadpy.rpc.tls import RpcTls
 
 log = logging.getLogger(__name__)
 
 BUILD = NOMAD_COMPATIBILITY_VERSION
+
+PING: Word[NodeQuery, None] = Word("Node.Ping", NodeQuery, type(None))
+"""Asked of a node's agent: it answers, and that says enough."""
 
 
 def is_there(member: Member) -> bool:

@@ -15,7 +15,7 @@ from nomadpy.agent.config import AgentConfig
 from nomadpy.agent.join import join_at_start, keep_joining
 from nomadpy.agent.known_servers import KnownServer, KnownServers
 from nomadpy.agent.late_log import LateLog
-from nomadpy.agent.membership import BUILD, admission, is_there, open_keyring, place_of, rpc_place_of, shown
+from nomadpy.agent.membership import BUILD, PING, admission, is_there, open_keyring, place_of, rpc_place_of, shown
 from nomadpy.api.forward import Way
 from nomadpy.api.relay import handle_relay, way_over
 from nomadpy.gossip.contract import Health, Member
@@ -34,7 +34,7 @@ from nomadpy.rpc.dial import Dialer
 from nomadpy.rpc.frames import SERVER, Hello
 from nomadpy.rpc.handlers import Handlers, Word
 from nomadpy.rpc.listener import Listener, ListenerConfig, ListenerStatistics
-from nomadpy.rpc.peers import Peers, Roster, ThroughLeader, server_of_node
+from nomadpy.rpc.peers import NodeQuery, Peers, Roster, ThroughLeader, server_of_node
 from nomadpy.rpc.tls import RpcTls
 from nomadpy.rpc.words import serve_servers
 from nomadpy.server.autopilot import server_members
@@ -50,6 +50,7 @@ log = logging.getLogger(__name__)
 _HOLD_S = 5.0
 _LOOK_S = 0.05
 _CALL_S = 5.0
+_REACH_S = 1.0
 
 BOOTSTRAP: Word[dict[str, Any], dict[str, Any]] = Word("Server.Bootstrap", dict[str, Any], dict[str, Any])
 
@@ -61,6 +62,7 @@ class CutOff(Noun):
 
 
 CUT_OFF: Word[CutOff, None] = Word("Server.NodeCutOff", CutOff, type(None))
+REACH: Word[NodeQuery, bool] = Word("Server.ReachNode", NodeQuery, bool)
 
 
 class ServerNetwork:
@@ -305,6 +307,8 @@ class ServerNetwork:
         self.handlers.add(self.roster.handlers())
         self.handlers.on(BOOTSTRAP, self._answer_bootstrap)
         self.handlers.on(CUT_OFF, self._answer_cut_off)
+        self.handlers.on(REACH, self._answer_reach)
+        server.reach_node = self.reaches
 
     def serve_http(self, router: Way) -> None:
         """What answers requests that other agents pass on."""
@@ -349,8 +353,9 @@ class ServerNetwork:
         return 1, []
 
     async def _until_alone(self) -> None:
+        """Until fewer servers are known than should be: those of a new cluster may have met in two halves."""
         changes = 0
-        while sum(map(is_there, self.servers())) > 1:
+        while sum(map(is_there, self.servers())) >= max(2, self._config.bootstrap_expect):
             changes = await self.gossip.wait_changes(changes)
 
     async def _remember_servers(self) -> None:
@@ -404,6 +409,37 @@ class ServerNetwork:
         if caller.peer.role == SERVER:
             self.gossip.confirm(params.node_id)
             self._note_cut_off(params.node_id)
+
+    async def reaches(self, node_id: str) -> bool:
+        """Whether a node answers over the connection that it holds to this server or to another one: what gossip cannot
+        reach, behind a firewall, may well be alive."""
+        with trio.move_on_after(_REACH_S):
+            if self.roster.get(node_id) is not None:
+                return await self._answers(node_id)
+            others = [m.tags["id"] for m in self.servers() if is_there(m) and m.tags.get("id") != self.server_id]
+            server_id = await server_of_node(self.peers, others, node_id, timeout_s=_REACH_S)
+            if server_id:
+                try:
+                    return await self.peers.call(server_id, REACH, NodeQuery(node_id=node_id), timeout_s=_REACH_S)
+                except NomadError as error:
+                    log.debug("node.not_reached", extra={"fields": {"node": node_id, "error": error.message}})
+        return False
+
+    async def _answer_reach(self, params: NodeQuery, caller: Connection) -> bool:
+        if caller.peer.role != SERVER:
+            raise Forbidden("only servers may ask whether a node answers")
+        return await self._answers(params.node_id)
+
+    async def _answers(self, node_id: str) -> bool:
+        connection = self.roster.get(node_id)
+        if connection is None:
+            return False
+        try:
+            await connection.call(PING, NodeQuery(node_id=node_id), timeout_s=_REACH_S)
+        except NomadError as error:
+            log.debug("node.no_answer", extra={"fields": {"node": node_id, "error": error.message}})
+            return False
+        return True
 
     def _note_cut_off(self, node_id: str) -> None:
         server = self._server

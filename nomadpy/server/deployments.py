@@ -20,6 +20,7 @@ from nomadpy.model.evaluation import (
     DEPLOYMENT_FAILED,
     DEPLOYMENT_PROGRESS_TEXT,
     DEPLOYMENT_RUNNING,
+    DEPLOYMENT_SUCCESSFUL,
     DEPLOYMENT_UNHEALTHY_TEXT,
     EVAL_BLOCKED,
     EVAL_COMPLETE,
@@ -86,7 +87,7 @@ class DeploymentWatch:
         found = False
         for deployment_id in touched:
             deployment = store.deployments.get(deployment_id)
-            if deployment is not None and deployment.active():
+            if deployment is not None and (deployment.active() or _just_succeeded(store, deployment)):
                 self._due[deployment_id] = None
                 found = True
             else:
@@ -116,6 +117,21 @@ class DeploymentWatch:
         return step
 
 
+def _just_succeeded(store: StateStore, deployment: Deployment) -> bool:
+    return deployment.status == DEPLOYMENT_SUCCESSFUL and deployment.modify_index == store.index
+
+
+def _left_failed(store: StateStore, deployment: Deployment) -> bool:
+    """Whether an allocation that had been healthy failed and was not placed anew: while the deployment ran nothing was
+    done about it, so it is now."""
+    table = store.allocs
+    key = (deployment.namespace, deployment.job_id)
+    return any(
+        CLIENT[table.client[row]] == FAILED and table.desired[row] == 0 and table.extra(row).next < 0
+        for row in table.rows_by_deployment(deployment.id, key)
+    )
+
+
 def decide(store: StateStore, *, now_ns: int, rng: random.Random, ids: Iterable[str] | None = None) -> Step:
     """What deployments (all, or some by id) need now. The same state and time lead to the same step; ``rng`` only makes
     ids."""
@@ -126,6 +142,10 @@ def decide(store: StateStore, *, now_ns: int, rng: random.Random, ids: Iterable[
     busy: list[str] = []
     for deployment_id in store.deployments if ids is None else ids:
         deployment = store.deployments.get(deployment_id)
+        if deployment is not None and deployment.status == DEPLOYMENT_SUCCESSFUL:
+            if _left_failed(store, deployment) and _seen_index(store, deployment, now_ns) < deployment.modify_index:
+                evals.append(evaluation_for(store, deployment, now_ns=now_ns, rng=rng))
+            continue
         if deployment is None or not deployment.active():
             continue
         reports = _read_reports(store, deployment)

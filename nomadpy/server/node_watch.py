@@ -88,8 +88,13 @@ async def watch_nodes(server: Server, gossip: Gossip | None, insist: Insist) -> 
     rumours = Rumours(gossip)
     judge = LostNodes(server.config, server.heartbeats, server.mono_ns(), long_failed=rumours.long_failed())
     was_held = 0
+    asked: set[str] = set()
     async with trio.open_nursery() as nursery:
         while True:
+            rumoured = set(rumours.now())
+            for node_id in sorted(rumoured - asked):
+                nursery.start_soon(_ask_node, server, node_id)
+            asked = rumoured
             verdict = judge.look(server.mono_ns(), expected(server.store), rumours.now(), rumours.answered)
             rumours.probe(verdict.probe)
             for lost in verdict.lost:
@@ -101,6 +106,12 @@ async def watch_nodes(server: Server, gossip: Gossip | None, insist: Insist) -> 
             was_held = verdict.held
             with trio.move_on_after(max(0, verdict.wake_ns - server.mono_ns()) / SECOND + _TICK_S):
                 await rumours.changed()
+
+
+async def _ask_node(server: Server, node_id: str) -> None:
+    """Has a node that gossip misses speak for itself: what it answers in time is a sign of life."""
+    if server.reach_node is not None and server.heartbeats.has_lease(node_id) and await server.reach_node(node_id):
+        server.heartbeats.heard(node_id, server.mono_ns())
 
 
 def expected(store: StateStore) -> frozenset[str]:

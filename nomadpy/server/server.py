@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import islice
 
 import msgspec
@@ -99,6 +99,7 @@ class Server:
         self.cluster: Cluster = SingleServer(self)
         self.gossip: Gossip | None = None  # None where this server has no others
         self.known_servers: Callable[[], list[str]] = lambda: [config.rpc_addr]
+        self.reach_node: Callable[[str], Awaitable[bool]] | None = None  # asks a node over its connection to a server
         self.gossip_servers: Callable[[], list[str]] = list
         self.log = make_log(self._apply)
         self.leading = False

@@ -53,7 +53,7 @@ async def test_joining_goes_on_until_somebody_answers(autojump_clock: MockClock)
             await trio.sleep(50)
             assert len(tries) == 3
             alone.set()
-            await trio.sleep(5)
+            await trio.sleep(6)
             assert len(tries) > 3
             nursery.cancel_scope.cancel()
 
