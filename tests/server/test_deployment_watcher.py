@@ -10,6 +10,7 @@ from deployment_world import DeploymentWorld, paced
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nomadpy.model.alloc import AllocUpdate, TaskState
 from nomadpy.model.job import ReschedulePolicy
 from nomadpy.model.time import HOUR, MINUTE, SECOND
 from nomadpy.server.deployments import DeploymentWatch, Step
@@ -320,3 +321,22 @@ def test_every_deployment_comes_to_an_end(
     if world.deployment.status == "successful":
         assert set(world.versions()) == {world.deployment.job_version}
         assert len(world.live()) == 4
+
+
+def test_what_failed_after_it_was_healthy_is_placed_anew_once_the_deployment_has_ended() -> None:
+    world = DeploymentWorld()
+    world.deploy(paced(0, count=2))
+    first, second = world.unjudged()
+    world.judge(first)
+    world.settle()
+    ended = TaskState(state="dead", failed=True, finished_at_ns=world.now_ns)
+    failed = AllocUpdate(id=first.id, client_status="failed", task_states={"web": ended}, modify_time_ns=world.now_ns)
+    world.apply(c.UpdateAllocs(updates=(failed,)))
+    world.settle()
+    world.judge(second)
+    world.settle()
+    assert world.end == SUCCESS
+    world.wait(60)
+    world.settle()
+    live = [a for a in world.store.allocs_by_job("default", "job") if not a.terminal()]
+    assert len(live) == 2
