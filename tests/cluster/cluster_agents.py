@@ -273,10 +273,18 @@ def pids_of(directory: Path) -> list[int]:
 
 
 class Cluster:
-    """Three servers and some clients. ``close`` leaves neither processes nor mounts."""
+    """Three servers and some clients. ``more`` is added to everybody's configuration, or to that of the servers alone
+    where ``client_more`` is given. ``close`` leaves neither processes nor mounts."""
 
     def __init__(
-        self, directory: Path, net: Net | None = None, *, servers: int = 3, clients: int = 0, more: str = ""
+        self,
+        directory: Path,
+        net: Net | None = None,
+        *,
+        servers: int = 3,
+        clients: int = 0,
+        more: str = "",
+        client_more: str | None = None,
     ) -> None:
         self.directory, self.net = directory, net or Loopback()
         directory.mkdir(parents=True, exist_ok=True)
@@ -288,7 +296,7 @@ class Cluster:
         flags = ["-server", "-bootstrap-expect", str(servers), *joins, "-config", str(config)]
         self.servers = [Machine(self.net, n, f"s{n}", directory / f"s{n}", flags) for n in range(1, servers + 1)]
         client_config = directory / "client.hcl"
-        client_config.write_text(CLIENT_CONFIG + more)
+        client_config.write_text(CLIENT_CONFIG + (more if client_more is None else client_more))
         known = ",".join(server.address for server in self.servers)
         flags = ["-client", "-servers", known, "-config", str(client_config)]
         numbers = range(servers + 1, servers + clients + 1)

@@ -1,8 +1,8 @@
-"""Runs ``nomadpy`` on a machine with faults, told by the JSON in ``NOMADPY_FAULTS``:
+"""Runs ``nomadpy`` on a machine with faults.
 
-* ``sync_ms``: every sync of the log takes so much longer;
-* ``forgetful``: what was not synced is in no file yet, so that SIGKILL does to the log what a loss of power does;
-* ``clock_file``: a file with the seconds by which the wall clock is wrong, looked at again and again.
+What was not synced is in no file yet, so that SIGKILL does to the log what a loss of power does. ``NOMADPY_FAULTS`` is
+a file with JSON that is looked at again and again: every sync takes ``sync_s`` longer, the wall clock is off by
+``clock_s``.
 """
 
 from __future__ import annotations
@@ -46,42 +46,45 @@ def forget_unsynced() -> None:
     disk.DiskFile = ForgetfulFile  # type: ignore[misc]
 
 
-def slow_down(sync_s: float) -> None:
-    """A disk on which a sync takes at least so long."""
+class Faults:
+    """What the file says, read at most twenty times a second."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._said, self._until = path, {}, 0.0
+
+    def get(self, name: str) -> float:
+        """Seconds, 0 for none."""
+        if time.monotonic() > self._until:
+            self._said, self._until = json.loads(self._path.read_text()), time.monotonic() + 0.05
+        return float(self._said.get(name, 0))
+
+
+def slow_down(faults: Faults) -> None:
+    """Gives the disk time."""
     from nomadpy.raft import disk
 
     sync = disk.DiskFile.sync
 
     def slowly(self: disk.DiskFile) -> None:
-        time.sleep(sync_s)  # what the disk needs
+        time.sleep(faults.get("sync_s"))  # what the disk needs
         sync(self)
 
     disk.DiskFile.sync = slowly  # type: ignore[method-assign]
 
 
-def set_clock(path: Path) -> None:
-    """The wall clock is off by what the file says; the monotonic clock is right, as on a real machine."""
-    right, right_ns, state = time.time, time.time_ns, [0.0, 0.0]
-
-    def offset_s() -> float:
-        now = time.monotonic()
-        if now > state[1]:
-            state[0], state[1] = float(path.read_text() or 0), now + 0.05
-        return state[0]
-
-    time.time = lambda: right() + offset_s()
-    time.time_ns = lambda: right_ns() + int(offset_s() * 1e9)
+def set_clock(faults: Faults) -> None:
+    """The wall clock is wrong; the monotonic clock is right, as on a real machine."""
+    right, right_ns = time.time, time.time_ns
+    time.time = lambda: right() + faults.get("clock_s")
+    time.time_ns = lambda: right_ns() + int(faults.get("clock_s") * 1e9)
 
 
 def main() -> None:
     """Before anything has taken the functions by name."""
-    faults = json.loads(os.environ["NOMADPY_FAULTS"])
-    if "clock_file" in faults:
-        set_clock(Path(faults["clock_file"]))
-    if faults.get("forgetful"):
-        forget_unsynced()
-    if faults.get("sync_ms"):
-        slow_down(faults["sync_ms"] / 1000)
+    faults = Faults(Path(os.environ["NOMADPY_FAULTS"]))
+    set_clock(faults)
+    forget_unsynced()
+    slow_down(faults)
     from nomadpy.cli.main import main as run
 
     run()

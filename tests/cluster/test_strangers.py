@@ -1,0 +1,224 @@
+"""Whoever does not belong to the cluster, at the ports of its agents: turned away and counted, and nothing changes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import select
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from call_history import DONE, WRITE, Op
+from cluster_agents import Cluster, Machine, is_alive, until
+from register_writers import Writers, check, write
+from trouble import picture
+
+from nomadpy.rpc.frames import SERVER, Hello, pack
+
+RAFT, RPC = b"\x01", b"\x02"
+RPC_PORT, GOSSIP_PORT = 4647, 4648
+# Strangers come from an address of their own, so that they do not use up what is left for agents.
+STRANGER = "127.99.7.5"
+
+
+class Spell:
+    """What unpickling it would do."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self._path), "w")
+
+
+def framed(data: bytes, order: str = "<") -> bytes:
+    return struct.pack(f"{order}I", len(data)) + data
+
+
+def noises(pickled: bytes) -> list[bytes]:
+    """What strangers say on the port for agents."""
+    return [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        pickled,
+        RAFT + framed(pickled),
+        RPC + framed(pickled),
+        RAFT + b"\xff" * 4 + b"x" * 1000,
+        RPC + b"\xff" * 4 + b"x" * 1000,
+        RAFT + framed(b"\x94\x01\x02\x03\x04"),
+        RPC + framed(b"\xc1" * 50),
+        RPC + pack(Hello(role=SERVER, name="s1", id="not-a-server", region="elsewhere")),
+        os.urandom(5000),
+    ]
+
+
+def connect(server: Machine, port: int) -> socket.socket:
+    made = socket.socket()
+    made.bind((STRANGER, 0))
+    made.settimeout(12)
+    made.connect((server.address, port))
+    return made
+
+
+def is_closed(one: socket.socket) -> bool:
+    """Whether the other end closed the connection, within the socket's time; what it said before is read away."""
+    try:
+        while one.recv(65536):
+            pass
+    except TimeoutError:
+        return False
+    except (ConnectionError, ssl.SSLError):
+        pass
+    return True
+
+
+def gauges(machine: Machine) -> dict[str, float]:
+    """The agent's counters by name, those with labels added up."""
+    found: dict[str, float] = {}
+    for one in machine.api.get("/v1/metrics")["Gauges"]:
+        found[one["Name"]] = found.get(one["Name"], 0) + one["Value"]
+    return found
+
+
+def test_noise_at_the_ports_changes_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.submit(cluster.witness_job("noise", 3))
+    cluster.wait_running("noise", 3)
+    before, members = picture(cluster, "noise"), cluster.get("/v1/agent/members")["Members"]
+    state = cluster.wait_leader().state()
+    counted = {server.name: gauges(server) for server in cluster.servers}
+    pickled = pickle.dumps(Spell(tmp_path / "unpickled"))
+    with Writers(cluster, 8, keys=4, name="noise", pause_s=0.02) as writers, contextlib.ExitStack() as open_sockets:
+        for server in cluster.servers:
+            for noise in noises(pickled):
+                with connect(server, RPC_PORT) as one, contextlib.suppress(ConnectionError):
+                    one.sendall(noise)
+                    assert is_closed(one), noise[:40]
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+                udp.bind((STRANGER, 0))
+                for noise in (b"", b"x", pickled, os.urandom(1400), b"\x00" * 60000):
+                    udp.sendto(noise, (server.address, GOSSIP_PORT))
+            for noise in (pickled, b"\xff" * 2000, framed(pickled, ">")):
+                with connect(server, GOSSIP_PORT) as one, contextlib.suppress(ConnectionError):
+                    one.sendall(noise)
+                    one.shutdown(socket.SHUT_WR)
+                    assert is_closed(one), noise[:40]
+        # Some that begin a frame and stop, and more than one address may have that say nothing at all.
+        halves = [open_sockets.enter_context(connect(cluster.servers[0], RPC_PORT)) for _ in range(20)]
+        for half in halves:
+            half.sendall(RPC + struct.pack("<I", 100) + b"half")
+        idle = [open_sockets.enter_context(connect(cluster.servers[0], RPC_PORT)) for _ in range(150)]
+        until(lambda: all(_ended(one) for one in (*halves, *idle)), "the end of all connections", timeout_s=15)
+        writers.wait_more(50)
+    now = {server.name: gauges(server) for server in cluster.servers}
+    for name, kinds in {
+        "s1": ("strangers", "malformed", "silent", "too_many"),
+        "s2": ("strangers", "malformed"),
+        "s3": ("strangers", "malformed"),
+    }.items():
+        for kind in kinds:
+            assert now[name][f"nomad.nomad.rpc.{kind}"] > counted[name].get(f"nomad.nomad.rpc.{kind}", 0), (name, kind)
+    assert not (tmp_path / "unpickled").exists(), "somebody unpickled what came over the wire"
+    assert cluster.wait_leader().state()["term"] == state["term"]
+    after = cluster.get("/v1/agent/members")["Members"]
+    assert [(m["Name"], m["Status"]) for m in after] == [(m["Name"], m["Status"]) for m in members]
+    check(cluster, writers.history)
+    assert picture(cluster, "noise") == before
+    assert all(is_alive(pid) for _, pid in before["starts"])
+    assert [fault for machine in cluster.machines for fault in machine.faults()] == []
+    cluster.purge("noise")
+
+
+def _ended(one: socket.socket) -> bool:
+    """Whether the other end closed; does not wait."""
+    readable, _, _ = select.select([one], [], [], 0)
+    if not readable:
+        return False
+    try:
+        return not one.recv(65536) or _ended(one)
+    except ConnectionError:
+        return True
+
+
+# --- with TLS
+
+
+class Authority:
+    """A certificate authority and the files that it made."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory, self._ca = directory, trustme.CA()
+        directory.mkdir()
+        self.ca_file = directory / "ca.pem"
+        self._ca.cert_pem.write_to_path(self.ca_file)
+
+    def certificate(self, *names: str) -> tuple[Path, Path]:
+        """The files of a certificate and of its key."""
+        made = self._ca.issue_cert(*names)
+        cert, key = self._directory / f"{names[0]}.pem", self._directory / f"{names[0]}.key"
+        cert.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
+        made.private_key_pem.write_to_path(key)
+        return cert, key
+
+    def config(self, *names: str) -> str:
+        """The agent's block."""
+        cert, key = self.certificate(*names)
+        files = f'ca_file = "{self.ca_file}"\ncert_file = "{cert}"\nkey_file = "{key}"\n'
+        return f"tls {{\nrpc = true\nverify_server_hostname = true\n{files}}}\n"
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[tuple[Cluster, Authority]]:
+    """Servers and a client that talk over TLS."""
+    authority = Authority(tmp_path / "authority")
+    config = authority.config("server.global.nomad", "localhost")
+    cluster = Cluster(tmp_path / "cluster", clients=1, more=config, client_more=authority.config("client.global.nomad"))
+    with contextlib.closing(cluster):
+        yield cluster.start(), authority
+
+
+def _say(server: Machine, context: ssl.SSLContext, said: bytes) -> bool:
+    """Whether the server closed the connection after TLS and these words, or before."""
+    with connect(server, RPC_PORT) as plain:
+        try:
+            with context.wrap_socket(plain, server_hostname="server.global.nomad") as one:
+                one.sendall(said)
+                return is_closed(one)
+        except (ssl.SSLError, ConnectionError):
+            return True
+
+
+def test_certificates_of_others_and_of_clients_open_no_doors(locked: tuple[Cluster, Authority], tmp_path: Path) -> None:
+    cluster, authority = locked
+    leader = cluster.wait_leader()
+    state, counted = leader.state(), gauges(leader)
+    ids = [one["ID"] for one in cluster.get("/v1/operator/raft/configuration")["Servers"]]
+    other = Authority(tmp_path / "other")
+    as_server = RPC + pack(Hello(role=SERVER, name="s1", id=ids[0], region="global"))
+    client_files = authority.certificate("client.global.nomad")
+    stranger_files = other.certificate("server.global.nomad")
+    cases = [("no certificate", None, RAFT), ("another authority", stranger_files, RAFT)]
+    cases += [
+        ("a client as raft", client_files, RAFT + framed(b"x" * 40)),
+        ("a client as server", client_files, as_server),
+    ]
+    for what, files, said in cases:
+        context = ssl.create_default_context(cafile=str(authority.ca_file))
+        if files is not None:
+            context.load_cert_chain(*files)
+        assert _say(leader, context, said), what
+    with connect(leader, RPC_PORT) as plain:
+        plain.sendall(RAFT + framed(b"x" * 40))
+        assert is_closed(plain)
+    assert gauges(leader)["nomad.nomad.rpc.tls_failed"] >= counted.get("nomad.nomad.rpc.tls_failed", 0) + 3
+    assert cluster.wait_leader().state()["term"] == state["term"]
+    assert [one["ID"] for one in cluster.get("/v1/operator/raft/configuration")["Servers"]] == ids
+    assert write(leader, Op("locked", WRITE, str(time.time())), timeout_s=10).outcome == DONE
+    cluster.wait_nodes(["c1"])
+    assert [fault for machine in cluster.machines for fault in machine.faults()] == []
