@@ -153,7 +153,8 @@ class LostNodes:
         for node_id in self._heartbeats.expired(now_ns):
             self._expired[node_id] = now_ns
         for node_id, at_ns in list(self._expired.items()):
-            returned = self._heartbeats.heard_since(node_id, at_ns + 1)
+            # Heard in its grace, though not by a beat, it is not silent: the beat itself may be tried again later.
+            returned = self._heartbeats.heard_since(node_id, at_ns + 1 - self._config.heartbeat_grace_ns)
             if returned and not self._heartbeats.has_lease(node_id):
                 self._heartbeats.tolerate(node_id, now_ns)
             if returned or node_id not in nodes or self._heartbeats.has_lease(node_id):

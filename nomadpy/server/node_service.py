@@ -66,6 +66,7 @@ class NodeService:
         """The node's allocations as soon as they differ from those at index ``after``. Raises NoLeader as soon as this
         server does not lead (any more): what the next leader orders might come here late."""
         server = self._server
+        self._hear(node_id, secret_id)
         with trio.move_on_after(min(max(wait_s, 0.0), WAIT_S_MAX)):
             while self._orders_index(number := self._number(node_id, secret_id)) <= after:
                 if not server.log.is_leader:
@@ -89,14 +90,14 @@ class NodeService:
 
     async def get_allocs(self, node_id: str, secret_id: str, alloc_ids: list[str]) -> list[Allocation]:
         """Full allocations with their jobs; ids that are gone are left out."""
-        self._authentic(node_id, secret_id)
+        self._hear(node_id, secret_id)
         found = (self._server.store.alloc(alloc_id) for alloc_id in alloc_ids)
         return [alloc for alloc in found if alloc is not None and alloc.node_id == node_id]
 
     async def update_allocs(self, node_id: str, secret_id: str, updates: list[AllocUpdate]) -> int:
         """Stores what the node reports; failures that may be rescheduled get an evaluation in the same entry."""
         server = self._server
-        self._authentic(node_id, secret_id)
+        self._hear(node_id, secret_id)
         number = server.store.node_number(node_id)
         table = server.store.allocs
         own = tuple(u for u in updates if (row := table.row(u.id)) is not None and int(table.node[row]) == number)
@@ -109,9 +110,14 @@ class NodeService:
 
     async def emit_node_events(self, node_id: str, secret_id: str, events: list[NodeEvent]) -> None:
         """Adds to the node's list of events."""
-        self._authentic(node_id, secret_id)
+        self._hear(node_id, secret_id)
         server = self._server
         await server.propose(c.AddNodeEvents(now_ns=server.wall_ns(), node_id=node_id, events=tuple(events)))
+
+    def _hear(self, node_id: str, secret_id: str) -> None:
+        """Whatever a node asks is a sign of life: after silence its next beat may be half a minute away."""
+        self._authentic(node_id, secret_id)
+        self._server.heartbeats.heard(node_id, self._server.mono_ns())
 
     def _authentic(self, node_id: str, secret_id: str) -> Node:
         node = self._server.store.node(node_id)

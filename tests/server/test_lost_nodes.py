@@ -384,3 +384,15 @@ def test_the_next_look_is_never_far() -> None:
     story = Story(3)
     verdict = story.judge.look(story.now, frozenset(story.names), {})
     assert story.now < verdict.wake_ns <= story.now + SECOND
+
+
+def test_a_node_whose_beat_is_late_but_that_asks_for_other_things_is_not_lost() -> None:
+    """After a long silence of the servers a client's next beat may be half a minute away; it polls and reports."""
+    story = Story(4, gossip=False)
+    story.silence("n01")
+    for _ in range(30):
+        story.run(4)
+        story.beats.heard("n01", story.now)
+    assert not story.lost
+    story.run(90)
+    assert set(story.lost) == {"n01"}

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import trio
-from cluster_builders import make_group, make_job, node_id
+from cluster_builders import SECRET, make_group, make_job, node_id
 from server_world import World, running, wall_ns
 from trio.testing import MockClock
 
 from nomadpy.gossip.contract import FAILED, SUSPECT, Member
 from nomadpy.model.job import DisconnectStrategy
+from nomadpy.model.node import NodeEvent
 from nomadpy.server.node_watch import Rumours, status_of_lost, watch_nodes
 
 
@@ -154,3 +155,21 @@ async def test_only_clients_that_are_missed_count(autojump_clock: MockClock) -> 
     await trio.sleep(61)
     assert rumours.long_failed() == ["a"]
     assert Rumours(None).now() == {}
+
+
+async def test_whatever_a_node_asks_is_a_sign_of_life(autojump_clock: MockClock) -> None:
+    async with running() as world:
+        await world.add_node(1)
+        nodes, heartbeats = world.server.nodes, world.server.heartbeats
+        asks = (
+            lambda: nodes.wait_assignments(node_id(1), SECRET, 0, 0.0),
+            lambda: nodes.get_allocs(node_id(1), SECRET, []),
+            lambda: nodes.update_allocs(node_id(1), SECRET, []),
+            lambda: nodes.emit_node_events(node_id(1), SECRET, [NodeEvent(message="hello")]),
+        )
+        for ask in asks:
+            await trio.sleep(1)
+            before = world.server.mono_ns()
+            assert not heartbeats.heard_since(node_id(1), before)
+            await ask()
+            assert heartbeats.heard_since(node_id(1), before)
