@@ -91,7 +91,8 @@ class DeploymentWatch:
                 self._due[deployment_id] = None
                 found = True
             else:
-                self._due.pop(deployment_id, None)
+                if deployment is None or deployment.status != DEPLOYMENT_SUCCESSFUL:
+                    self._due.pop(deployment_id, None)
                 self._wakes.pop(deployment_id, None)
         return found
 

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from nomadpy.model.alloc import AllocUpdate, TaskState
 from nomadpy.model.job import ReschedulePolicy
 from nomadpy.model.time import HOUR, MINUTE, SECOND
+from nomadpy.scheduler import schedule
 from nomadpy.server.deployments import DeploymentWatch, Step
+from nomadpy.server.worker import settle
 from nomadpy.state import commands as c
 
 NEVER = ReschedulePolicy()
@@ -323,20 +325,24 @@ def test_every_deployment_comes_to_an_end(
         assert len(world.live()) == 4
 
 
-def test_what_failed_after_it_was_healthy_is_placed_anew_once_the_deployment_has_ended() -> None:
+def test_what_failed_while_the_deployment_came_to_its_end_is_placed_anew() -> None:
     world = DeploymentWorld()
     world.deploy(paced(0, count=2))
     first, second = world.unjudged()
-    world.judge(first)
-    world.settle()
+    world.judge(first, second)
+    world.watch()
+    (ending,) = (e for e in world.store.evals.values() if not e.terminal())
     ended = TaskState(state="dead", failed=True, finished_at_ns=world.now_ns)
     failed = AllocUpdate(id=first.id, client_status="failed", task_states={"web": ended}, modify_time_ns=world.now_ns)
-    world.apply(c.UpdateAllocs(updates=(failed,)))
-    world.settle()
-    world.judge(second)
-    world.settle()
+    failure = ending.replace(id="00000000-0000-0000-0000-0000000000ff", triggered_by="alloc-failure")
+    # The failure is looked at while the deployment still runs, and therefore left to it; then it ends.
+    end = schedule(world.store, ending, now_ns=world.now_ns, rng=world.rng)
+    world.apply(c.UpdateAllocs(updates=(failed,), evals=(failure,)))
+    look = schedule(world.store, failure, now_ns=world.now_ns, rng=world.rng)
+    for decision in (end, look):
+        world.apply(c.ApplyPlans(plans=(decision.plan,), evals=tuple(settle(world.store, decision))))
     assert world.end == SUCCESS
+    world.settle()
     world.wait(60)
     world.settle()
-    live = [a for a in world.store.allocs_by_job("default", "job") if not a.terminal()]
-    assert len(live) == 2
+    assert len(world.live()) == 2
