@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 import msgspec
 import trio
 
-from nomadpy.model.errors import Bug, NoLeader, OutcomeUnknown, Refused, TimedOut
+from nomadpy.model.errors import Bug, NoLeader, NomadError, OutcomeUnknown, Refused, TimedOut
 from nomadpy.raft.configuration import Configuration
 from nomadpy.raft.contract import Apply, Leadership, LogStatistics
 from nomadpy.raft.core import Core
@@ -465,7 +465,8 @@ class RaftLog:
             await self._in.send(_SnapshotDone(point, stored))
 
     async def _prepare(self, arrived: IncomingSnapshot, store: SnapshotStore) -> None:
-        """Reads and stores a leader's snapshot beside the cycles. Raises what ``Snapshots.prepare`` raises, OSError."""
+        """Reads and stores a leader's snapshot beside the cycles. Raises what ``Snapshots.prepare`` raises, NomadError
+        when it cannot be stored: this server could not follow."""
         prepare = self._snapshots.prepare if self._snapshots is not None else None
         assert prepare is not None, "the core was told that snapshots are read here"
 
@@ -476,7 +477,11 @@ class RaftLog:
             swap = prepare(snapshot.point.index, snapshot.data)
             return _Prepared(snapshot, store.write(snapshot), swap)
 
-        await self._in.send(await trio.to_thread.run_sync(work))
+        try:
+            prepared = await trio.to_thread.run_sync(work)
+        except OSError as error:
+            raise NomadError(f"the leader's snapshot cannot be stored, so this server stops: {error}") from error
+        await self._in.send(prepared)
 
     def _snapshot_done(self, core: Core, store: SnapshotStore, done: _SnapshotDone) -> None:
         self._snapshot_running = False
