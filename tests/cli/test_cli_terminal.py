@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -32,6 +33,8 @@ class Terminal:
             stdout=inner,
             stderr=inner,
             env={**plain, "TERM": "xterm-256color", "NOMAD_ADDR": address, **environ},
+            # Tests that run in the background of a script inherit that this signal is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.inner = inner
         self.seen = ""
