@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 
 from call_history import DONE, SWAP, WRITE, indexes_are_one_order
-from cluster_agents import Cluster, Machine
+from cluster_agents import Cluster, Machine, tidy_when_told_to_stop
 from cut_network import CutNetwork, missing
 from register_writers import Writers, check
 
@@ -200,6 +200,7 @@ def main() -> int:
     parser.add_argument("-seed", type=int, default=random.randrange(1 << 20))
 
     options = parser.parse_args()
+    tidy_when_told_to_stop()
     reason = missing()
     directory = Path(tempfile.mkdtemp(prefix="nomadpy-chaos-"))
     print(f"seed {options.seed}; {reason or 'with a network that is cut'}; logs in {directory}", flush=True)

@@ -492,6 +492,15 @@ def is_alive(pid: int) -> bool:
     return re.sub(r"^.*\) ", "", stat)[0] != "Z"
 
 
+def tidy_when_told_to_stop() -> None:
+    """For scripts: SIGTERM takes the way of an error, so that nothing is left running."""
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(f"stopped by {signal.Signals(number).name}")
+
+    signal.signal(signal.SIGTERM, stop)
+
+
 @contextlib.contextmanager
 def running_cluster(directory: Path, net: Net | None = None, **options: Any) -> Iterator[Cluster]:
     """A cluster that works, and is gone afterwards. What fails inside is shown with the ends of the logs."""

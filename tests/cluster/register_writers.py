@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from call_history import CONFLICT, DONE, READ, REFUSED, SWAP, UNKNOWN, WRITE, History, Op
 from cluster_agents import Cluster, Failed, Machine, NoAnswer, until
 
-_CONFLICT = "Enforcing job modify index"
+_CONFLICT = re.compile(r"Enforcing job modify index.*conflicting job modify index: (\d+)")
 
 
 def register_job(key: str, value: str) -> dict[str, Any]:
@@ -32,8 +33,8 @@ def write(machine: Machine, op: Op, *, timeout_s: float) -> Op:
         index = machine.api.put("/v1/jobs", body, timeout_s=timeout_s)["JobModifyIndex"]
         outcome = DONE
     except Failed as error:
-        if _CONFLICT in error.text:
-            outcome = CONFLICT
+        if found := _CONFLICT.search(error.text):
+            outcome, index = CONFLICT, int(found[1])
         elif error.status < 500:
             outcome = REFUSED
     except NoAnswer as error:

@@ -22,7 +22,7 @@ from register_writers import Writers, check, register_job, write
 from trouble import picture
 
 FAULTY = [sys.executable, str(Path(__file__).with_name("faulty_agent.py"))]
-SNAPSHOTS_OFTEN = "server {\n raft_snapshot_threshold = 200\n raft_trailing_logs = 20\n}\n"
+SNAPSHOTS_OFTEN = "server {\n raft_snapshot_threshold = 100\n raft_trailing_logs = 20\n}\n"
 _numbers = itertools.count()
 
 
@@ -102,15 +102,18 @@ def test_a_damaged_log_is_refused_and_the_cluster_goes_on(brittle: Cluster) -> N
 
 
 def test_a_missing_snapshot_is_refused_and_the_cluster_goes_on(brittle: Cluster) -> None:
-    fill(brittle, 600)
+    fill(brittle, 250)
     server = brittle.followers()[0]
     folder = server.data_dir / "server" / "raft" / "snapshots"
     until(lambda: list(folder.iterdir()), "a snapshot", timeout_s=30)
     server.end(signal.SIGKILL)
-    for path in folder.iterdir():
-        path.unlink()
+    folder.rename(folder.with_name("elsewhere"))
     refuses(brittle, server, "snapshot")
-    replace(brittle, server)
+    # What it refused it left as it was: with the snapshot in its place again it goes on.
+    shutil.rmtree(folder)
+    folder.with_name("elsewhere").rename(folder)
+    server.start()
+    brittle.wait_whole()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="exec: not root")
@@ -161,7 +164,7 @@ def test_slow_disks_cost_time_and_no_leader(brittle: Cluster) -> None:
 
 def test_power_that_fails_everywhere_loses_nothing_acknowledged(brittle: Cluster) -> None:
     with Writers(brittle, 16, keys=8, name="power") as writers:
-        for _ in range(3):
+        for _ in range(2):
             writers.wait_more(100)
             for server in brittle.servers:
                 server.send(signal.SIGKILL)
@@ -186,7 +189,7 @@ def test_a_clock_that_jumps_by_an_hour_restarts_and_deposes_nobody(brittle: Clus
         stamped_s = brittle.get(f"/v1/job/clock{offset_s}")["SubmitTime"] / 1e9
         assert abs(stamped_s - time.time() - offset_s) < 60, "the clock did not jump"
         fill(brittle, 20)
-        time.sleep(2)  # longer than any election
+        time.sleep(1.5)  # longer than an election takes
     assert brittle.wait_leader().state()["term"] == state["term"]
     brittle.wait_nodes(["c1"])
     assert picture(brittle, "clock") == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 
 from call_history import (
     CONFLICT,
@@ -15,8 +16,10 @@ from call_history import (
     WRITE,
     Op,
     Register,
+    in_order_of_index,
     indexes_are_one_order,
     linearizable,
+    search,
     step,
 )
 
@@ -68,9 +71,38 @@ def test_a_swap_may_lose_against_a_write_of_unknown_end() -> None:
     assert linearizable([w("a", 0, 1, 5), w("b", 2, 3, 0, UNKNOWN), s("c", 5, 4, 5, 0, CONFLICT)])
 
 
+def test_a_swap_that_lost_names_the_winner() -> None:
+    first = w("a", 0, 1, 5)
+    assert linearizable([first, w("b", 2, 3, 6), s("c", 5, 4, 5, 6, CONFLICT)])
+    assert not linearizable([first, w("b", 2, 3, 6), s("c", 5, 4, 5, 7, CONFLICT)]), "nobody wrote at 7"
+    assert linearizable([first, w("b", 2, 3, 0, UNKNOWN), s("c", 5, 4, 5, 7, CONFLICT)])
+    assert not linearizable([first, w("b", 6, 7, 0, UNKNOWN), s("c", 5, 4, 5, 7, CONFLICT)]), "it began later"
+    assert not linearizable([first, w("b", 2, 3, 6), s("c", 5, 0, 1.5, 5, CONFLICT)]), (
+        "it lost against what it demanded"
+    )
+
+
+def test_the_order_of_the_log_and_the_search_agree() -> None:
+    rng, verdicts = random.Random(9), []
+    for _ in range(2000):
+        ops = [
+            replace(op, index=rng.randint(1, 9)) if op.outcome == CONFLICT else op
+            for op in _random_history(rng)
+            if op.outcome != UNKNOWN
+        ]
+        # Places in the log are given once.
+        if len({op.index for op in ops if op.kind != READ and op.outcome == DONE}) == sum(
+            op.kind != READ and op.outcome == DONE for op in ops
+        ):
+            verdicts.append(in_order_of_index(ops))
+            assert verdicts[-1] == search(ops), ops
+    assert len(verdicts) > 300
+    assert sum(verdicts) > 20
+
+
 def test_the_same_answers_as_trying_every_order() -> None:
     rng = random.Random(4)
-    verdicts = [linearizable(ops) for ops in (_random_history(rng) for _ in range(400))]
+    verdicts = [search(ops) for ops in (_random_history(rng) for _ in range(400))]
     rng = random.Random(4)
     assert verdicts == [_tries_every_order(_random_history(rng)) for _ in range(400)]
     assert 40 < sum(verdicts) < 360, "the histories are all alike"

@@ -11,7 +11,7 @@ from cluster_agents import Cluster, Machine
 from cut_network import CutNetwork
 from register_writers import Writers, check, read, write
 
-CUT_S = 4.0
+CUT_S = 3.2
 Cut = Callable[[CutNetwork, Machine, Machine, Machine], None]
 
 
@@ -37,11 +37,6 @@ def one_link(network: CutNetwork, leader: Machine, one: Machine, other: Machine)
     network.cut(leader.number, one.number)
 
 
-def follower_alone(network: CutNetwork, leader: Machine, one: Machine, other: Machine) -> None:
-    """One follower is cut off."""
-    network.part([one.number], [leader.number, other.number])
-
-
 def everybody(network: CutNetwork, leader: Machine, one: Machine, other: Machine) -> None:
     """Nobody hears anybody."""
     network.cut(leader.number, one.number)
@@ -49,7 +44,7 @@ def everybody(network: CutNetwork, leader: Machine, one: Machine, other: Machine
     network.cut(one.number, other.number)
 
 
-@pytest.mark.parametrize("cut", [alone, deaf, mute, one_link, follower_alone, everybody])
+@pytest.mark.parametrize("cut", [alone, deaf, mute, one_link, everybody])
 def test_a_cut_lets_at_most_one_side_acknowledge(torn: Cluster, network: CutNetwork, cut: Cut) -> None:
     leader = torn.wait_leader()
     one, other = torn.followers()
@@ -63,7 +58,7 @@ def test_a_cut_lets_at_most_one_side_acknowledge(torn: Cluster, network: CutNetw
         writers.wait_more(30)
         print(f"FIG {cut.__name__}: writes again {time.monotonic() - healed:.2f} s after healing")
     history = writers.history
-    during = [op for op in history.of(DONE, WRITE, SWAP) if at + 2.0 < op.began and op.ended < healed]
+    during = [op for op in history.of(DONE, WRITE, SWAP) if at + 1.8 < op.began and op.ended < healed]
     places = {op.place for op in during}
     print(f"FIG {cut.__name__}: acknowledged during the cut: {len(during)} by {sorted(places)}, led by {leader.name}")
     if cut is everybody:
