@@ -28,6 +28,8 @@ def of_type(annotation: Any) -> st.SearchStrategy[Any]:
     """Values of a type of the model; collections are short."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
+        if arguments[0] is not int:
+            return of_type(arguments[0])
         # The only marked integers are moments; RFC 3339 has years of four digits.
         return st.integers(0, 4_000_000_000 * SECOND)
     if origin in (types.UnionType, typing.Union):
