@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -219,6 +220,7 @@ def main() -> int:
     finally:
         cluster.close()
     print(chaos.figures())
+    shutil.rmtree(directory)
     return 0
 
 

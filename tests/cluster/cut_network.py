@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -35,6 +36,16 @@ def _run(*words: str) -> None:
         raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()}")
 
 
+def sweep() -> None:
+    """Removes what a process that does not exist any more has left behind."""
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False).stdout
+    links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=False).stdout
+    for kind, text in (("netns", listed), ("link", links)):
+        for name, pid in set(re.findall(r"\b(npy(\d+)[a-j]\w*)", text)):
+            if not os.path.exists(f"/proc/{pid}"):
+                subprocess.run(["ip", kind, "del", name], capture_output=True, check=False)
+
+
 class CutNetwork:
     """``size`` machines, counted from 1."""
 
@@ -42,6 +53,7 @@ class CutNetwork:
         self._id = f"npy{os.getpid()}{random.choice('abcdefghij')}{random.randint(0, 99)}"
         self._subnet = f"10.{random.randint(200, 250)}.{random.randint(1, 250)}"
         self.size = size
+        sweep()
         self._switch = f"{self._id}sw"
         self._uplink = f"{self._id}"[:15]
         try:

@@ -50,7 +50,10 @@ def main() -> None:
     parser.add_argument("-rounds", type=int, default=10)
     rounds = parser.parse_args().rounds
     tidy_when_told_to_stop()
-    with running_cluster(Path(tempfile.mkdtemp(prefix="nomadpy-failover-")), clients=3) as cluster:
+    with (
+        tempfile.TemporaryDirectory(prefix="nomadpy-failover-") as directory,
+        running_cluster(Path(directory), clients=3) as cluster,
+    ):
         measure(cluster, rounds)
 
 
