@@ -102,9 +102,15 @@ class ContainerCommand:
         done from the host, where its process can be seen there."""
         await trio.aclose_forcefully(self._stream)
         with suppress(NomadError):
-            found = await self._engine.call(lambda api: api.exec_inspect(self._exec_id))
-            if found["Running"] and found.get("Pid"):
-                await trio.to_thread.run_sync(_kill_in_container, found["Pid"], container_id)
+            while True:
+                found = await self._engine.call(lambda api: api.exec_inspect(self._exec_id))
+                if found["ExitCode"] is not None:
+                    return
+                if found.get("Pid"):
+                    await trio.to_thread.run_sync(_kill_in_container, found["Pid"], container_id)
+                    return
+                # The engine answers before it has started the process, and calls it running without a number.
+                await trio.sleep(0.02)
 
 
 def _kill_in_container(pid: int, container_id: str) -> None:
