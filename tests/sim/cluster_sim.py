@@ -7,6 +7,7 @@ heals, and the cluster has to settle. Everything follows from the seed. ``invari
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
@@ -14,23 +15,25 @@ from typing import Any
 
 import pretend_server
 import pretend_trio
+import trio
 from invariants import SETTLE_S, Checker
 from people import People
 from pretend_client import ClientHost
 from pretend_server import ServerHost
 from pretend_world import PROFILES, Profile, Totals, Violation, World
 
-from nomadpy.agent import late_log
-from nomadpy.client import assignments, registration, updates
 from nomadpy.model.errors import Refused, Unavailable
 from nomadpy.raft import raftlog
-from nomadpy.rpc import peers
-from nomadpy.server import bootstrapper, cluster, leader, node_service, node_watch, server, watch, worker
+from nomadpy.server import bootstrapper, leader
 
-SIMULATED: tuple[ModuleType, ...] = (
-    late_log, assignments, registration, updates, raftlog, peers, bootstrapper, cluster, leader, node_service,
-    node_watch, server, watch, worker,
-)  # fmt: skip
+# The server imports its office only when it takes it, which is too late to be given another trio.
+_IMPORTED_LATE = (leader,)
+
+
+def simulated() -> list[ModuleType]:
+    """The product's modules that speak trio's words, whichever there are."""
+    ours = [module for name, module in sys.modules.items() if name.partition(".")[0] == "nomadpy"]
+    return [module for module in ours if getattr(module, "trio", None) is trio]
 
 
 @contextmanager
@@ -42,7 +45,7 @@ def pretending() -> Iterator[None]:
         kept.append((module, name, getattr(module, name)))
         setattr(module, name, value)
 
-    for module in SIMULATED:
+    for module in simulated():
         replace(module, "trio", pretend_trio)
     replace(raftlog, "time", SimpleNamespace(perf_counter=_perf_counter))
     replace(raftlog, "DiskDirectory", pretend_server.open_directory)

@@ -53,7 +53,7 @@ class CancelScope:
     """Ends what is inside it when it is cancelled or its deadline passes."""
 
     def __init__(self, *, deadline: float = float("inf"), shield: bool = False) -> None:
-        self.deadline, self.shield = deadline, shield
+        self._deadline, self.shield = deadline, shield
         self.cancel_called = self.cancelled_caught = False
         self.tasks: dict[Task, None] = {}
         self._task: Task | None = None
@@ -64,19 +64,37 @@ class CancelScope:
         assert task is not None
         task.scopes.append(self)
         self.tasks[task] = None
-        if self.deadline != float("inf"):
-            when = _world_time(self.deadline)
+        self._arm()
+        return self
+
+    @property
+    def deadline(self) -> float:
+        """When it ends, on the clock of its process."""
+        return self._deadline
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        self._deadline = deadline
+        if self._task is not None:
+            self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._deadline != float("inf"):
+            when = _world_time(self._deadline)
             if when <= _loop.now:
-                self.cancel_called = True
+                self.cancel()
             else:
                 self._timer = _loop.at(when, self.cancel)
-        return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
         task = self._task
         assert task is not None
         if self._timer is not None:
             self._timer.cancel()
+        self._task = None
         task.scopes.remove(self)
         self.tasks.pop(task, None)
         if isinstance(error, Cancelled) and self.cancel_called and not task.must_end():
@@ -373,4 +391,28 @@ async def _run_sync(function: Callable[..., Any], *args: Any) -> Any:
 
 
 to_thread = types.SimpleNamespace(run_sync=_run_sync)
-lowlevel = types.SimpleNamespace(checkpoint=checkpoint)
+
+
+def _current_task() -> Task:
+    task = _loop.task
+    assert task is not None
+    return task
+
+
+def _reschedule(task: Task) -> None:
+    if task.process.alive:
+        _loop.schedule(task)
+
+
+async def _wait_task_rescheduled(abort: Callable[[Any], Any]) -> None:
+    """Waits for ``reschedule``. ``abort`` may not refuse: none of ours does."""
+    await suspend(_loop, lambda: abort(None))
+
+
+lowlevel = types.SimpleNamespace(
+    checkpoint=checkpoint,
+    current_task=_current_task,
+    reschedule=_reschedule,
+    wait_task_rescheduled=_wait_task_rescheduled,
+    Abort=real_trio.lowlevel.Abort,
+)

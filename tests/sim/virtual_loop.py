@@ -82,6 +82,7 @@ class Task:
         self.abort: Abort | None = None
         self.waiting = False
         self.done = False
+        self._on_stack = False
         process.tasks[self] = None
         for scope in scopes:
             scope.tasks[self] = None
@@ -104,6 +105,7 @@ class Task:
 
     def step(self, value: Any, error: BaseException | None) -> None:
         """Goes on to the next wait. What nobody catches is the nursery's, or ends the process."""
+        self._on_stack = True
         try:
             if error is not None:
                 self.abort = self.coroutine.throw(error)
@@ -114,6 +116,10 @@ class Task:
             self._end(None)
         except BaseException as raised:  # noqa: BLE001 - handed on to whoever waits for the task
             self._end(raised)
+        finally:
+            self._on_stack = False
+        if not self.process.alive:
+            self.abandon()
 
     def _end(self, error: BaseException | None) -> None:
         self.done = True
@@ -128,8 +134,11 @@ class Task:
             self.process.on_crash(error)
 
     def abandon(self) -> None:
-        """Its process is gone."""
+        """Its process is gone. A task that is just running closes when its step is over: CPython 3.11 takes a
+        coroutine that is closed while it runs for one that waits, and may crash."""
         self.done = True
+        if self._on_stack:
+            return
         loop = self.process.loop
         before, loop.task = loop.task, self
         try:
@@ -207,7 +216,11 @@ class Loop:
         while self._ready:
             task, value, error = self._ready.popleft()
             process = task.process
-            if not process.alive or task.done:
+            if not process.alive:
+                # Perhaps begun after its process had died; closed ones do not mind.
+                task.abandon()
+                continue
+            if task.done:
                 continue
             if process.paused:
                 process.deliver(lambda task=task, value=value, error=error: self._ready.append((task, value, error)))
