@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import gc
 import logging
 import os
 import platform
@@ -24,6 +23,7 @@ from nomadpy import __version__
 from nomadpy.agent.banner import banner
 from nomadpy.agent.client_network import ClientNetwork
 from nomadpy.agent.client_servers import OtherServers, OwnServer
+from nomadpy.agent.collector import collect_seldom
 from nomadpy.agent.config import AgentConfig
 from nomadpy.agent.data_lock import DataLock
 from nomadpy.agent.hearing import HearingEndpoint
@@ -103,12 +103,7 @@ class Agent:
             if self.network is not None:
                 self.network.serve_http(router)
                 nursery.start_soon(self.network.join)
-            # What was made so far stays for good, so the collector need not walk over it again and again.
-            gc.collect()
-            gc.freeze()
-            # Records are not walked at all (``naming.py``), but every request leaves many plain objects behind. A pass
-            # over 50,000 of them held up the loop for more than 100 ms under 2,000 clients, over these for half of it.
-            gc.set_threshold(10_000, 20, 10)
+            nursery.start_soon(collect_seldom, self._loop_lag.is_quiet)
             self._announce()
             task_status.started()
             await self._until_told(nursery)
