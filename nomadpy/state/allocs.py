@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import weakref
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -393,6 +393,10 @@ class AllocTable:
     def n_live(self, key: tuple[str, str]) -> int:
         """How many allocations of a job neither side is done with."""
         return sum(self._shape_live[code] for code in self._job_shapes.get(key, ()))
+
+    def have_none_of(self, jobs: Set[tuple[str, str]]) -> bool:
+        """Whether no row belongs to any of the jobs."""
+        return self._job_shapes.keys().isdisjoint(jobs) and self._by_job.keys().isdisjoint(jobs)
 
     def live_shapes(self) -> Iterator[Shape]:
         """The shapes of which neither side is done with some row."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from itertools import zip_longest
+from itertools import repeat
 from typing import Any
 
 from nomadpy.model.alloc import DesiredTransition
@@ -13,6 +12,7 @@ from nomadpy.model.evaluation import Evaluation
 from nomadpy.model.job import Job, JobChildrenSummary, TaskGroupSummary, UpdateStrategy
 from nomadpy.state import commands as c
 from nomadpy.state.allocs import CLIENT
+from nomadpy.state.apply.alike import register_new, spelled_out
 from nomadpy.state.apply.evals import put_evals, refresh_status, remove_job
 from nomadpy.state.jobs import COUNTER
 from nomadpy.state.store import StateStore
@@ -43,21 +43,22 @@ def register(store: StateStore, index: int, command: c.RegisterJob) -> dict[str,
 def register_many(store: StateStore, index: int, command: c.RegisterJobs) -> list[dict[str, Any]]:
     """Registers each job on its own; a refused one leaves the others alone and reports its error."""
     results: list[dict[str, Any]] = []
-    for one in (*command.jobs, *_spelled_out(command)):
-        try:
-            results.append(register(store, index, one))
-        except Refused as refusal:
-            results.append({"error": refusal.message, "status": refusal.status})
+    for one in command.jobs:
+        results.append(_registered(store, index, one))
+    for each in command.alike:
+        new = register_new(store, index, command.now_ns, each)
+        if new is not None:
+            results += repeat(new, len(each.ids))
+        else:
+            results += [_registered(store, index, one) for one in spelled_out(command.now_ns, each)]
     return results
 
 
-def _spelled_out(command: c.RegisterJobs) -> Iterator[c.RegisterJob]:
-    """The registrations that jobs alike stand for."""
-    for alike in command.alike:
-        for job_id, eval_id in zip_longest(alike.ids, alike.eval_ids[: len(alike.ids)], fillvalue=""):
-            job = alike.job.replace(id=job_id, name=job_id) if alike.named else alike.job.replace(id=job_id)
-            evals = () if alike.eval is None else (alike.eval.replace(id=eval_id, job_id=job_id),)
-            yield c.RegisterJob(now_ns=command.now_ns, job=job, evals=evals)
+def _registered(store: StateStore, index: int, command: c.RegisterJob) -> dict[str, Any]:
+    try:
+        return register(store, index, command)
+    except Refused as refusal:
+        return {"error": refusal.message, "status": refusal.status}
 
 
 def _put_new_version(store: StateStore, index: int, command: c.RegisterJob, job: Job, old: Job | None) -> Job:
