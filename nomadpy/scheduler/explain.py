@@ -17,6 +17,7 @@ from nomadpy.scheduler.decision import Decision
 from nomadpy.scheduler.fleet import Fleet, Taken
 from nomadpy.scheduler.obstacles import Teller
 from nomadpy.scheduler.placement import GroupPlacer
+from nomadpy.scheduler.preemption import OPTIONS_MAX, Evictor
 from nomadpy.state.commands import PlaceBlock
 from nomadpy.state.view import StateView
 
@@ -113,6 +114,7 @@ class _Judged:
     """All nodes held against one group."""
 
     def __init__(self, scene: Scene, group: TaskGroup) -> None:
+        self._scene = scene
         self._placer = scene.placer(group)
         self._teller = Teller(scene.view, scene.fleet, scene.job, group)
         self._held = scene.held(group)
@@ -217,4 +219,8 @@ class _Judged:
         if self._one_each:
             among = np.zeros(len(self.nodes), dtype=np.bool_)
             among[[number for number in refused if not self._has_it(number)]] = True
-        return self._placer.failure(among=among).would_help
+        evictor = Evictor(self._scene.view, self._scene.fleet, self._scene.job)
+        return (
+            *self._placer.failure(among=among).would_help,
+            *evictor.would_help(self._placer, among, look_at=OPTIONS_MAX),
+        )

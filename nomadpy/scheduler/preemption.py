@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from msgspec import structs
 
+from nomadpy.model.alloc import Help
 from nomadpy.model.demand import Demand, group_demand
 from nomadpy.model.job import Job, TaskGroup
 from nomadpy.model.node import Node, SchedulerConfiguration
@@ -26,11 +27,16 @@ from nomadpy.scheduler.devices import Held, matching_groups
 from nomadpy.scheduler.fleet import Fleet
 from nomadpy.scheduler.placement import GroupPlacer, Wanted
 from nomadpy.scheduler.ports import asks_ports, host_alias
-from nomadpy.state.view import Claim, StateView
+from nomadpy.state.view import BoolColumn, Claim, StateView
 
 PRIORITY_GAP = 10
+HIGHEST_PRIORITY = 100
 OPTIONS_MAX = 100
 """So many nodes on which room can be made are compared; the cluster may have thousands."""
+
+HELP_LOOKS_AT = 20
+"""Every group that waits is told what would help, so few nodes have to do for that."""
+JOBS_NAMED = 3
 
 _PENALTY = 50.0
 _RATE, _ORIGIN = 0.0048, 2048.0
@@ -144,8 +150,12 @@ class Evictor:
         self._ceiling = job.priority - PRIORITY_GAP
         self._lost: Counter[GroupKey] = Counter()
         self.evicted: dict[str, Claim] = {}
-        lowest = fleet.lowest_priority if is_enabled(view.scheduler_config, job.type) else None
-        self._may = lowest is not None and lowest <= self._ceiling
+        self._is_on = is_enabled(view.scheduler_config, job.type)
+        self._may = self._is_on and self._anybody_up_to(self._ceiling)
+
+    def _anybody_up_to(self, priority: int) -> bool:
+        lowest = self._fleet.lowest_priority
+        return lowest is not None and lowest <= priority
 
     def place_one(self, placer: GroupPlacer, wanted: Wanted) -> bool:
         """Places one allocation on the node where it is best to make room for it; False when it can be made nowhere."""
@@ -153,7 +163,7 @@ class Evictor:
             return False
         options: list[tuple[float, int, list[Claim]]] = []
         for number in np.flatnonzero(placer.contestable(wanted)).tolist():
-            victims = self._victims(number, placer.group)
+            victims = self._victims(number, placer.group, self._ceiling)
             if victims:
                 options.append((self._score(placer, number, wanted, victims), -number, victims))
                 if len(options) == OPTIONS_MAX:
@@ -165,7 +175,7 @@ class Evictor:
         """The same on one very node."""
         if not self._may or not placer.contestable(wanted, np.array([number]))[0]:
             return False
-        victims = self._victims(number, placer.group)
+        victims = self._victims(number, placer.group, self._ceiling)
         return bool(victims) and self._carry_out(placer, number, wanted, victims or ())
 
     def _score(self, placer: GroupPlacer, number: int, wanted: Wanted, victims: Sequence[Claim]) -> float:
@@ -181,7 +191,9 @@ class Evictor:
         names = tuple(claim.alloc_id for claim in victims)
         evicting = structs.replace(wanted, evicts=names, eviction_score=_score_of(victims))
         if not placer.place_on(number, evicting):
+            missing = placer.refused(number)
             self._restore(placer, victims, mark)
+            placer.refuse(number, missing)
             return False
         for claim in victims:
             self.evicted[claim.alloc_id] = claim
@@ -200,18 +212,66 @@ class Evictor:
             assert alloc is not None
             placer.unclear(alloc, mark)
 
-    def _claims(self, number: int) -> list[Claim]:
-        claims = self._fleet.claims(number, self._ceiling)
+    # --- what would help --------------------------------------------------------------------------------------------
+
+    def would_help(
+        self, placer: GroupPlacer, among: BoolColumn | None = None, *, look_at: int = HELP_LOOKS_AT
+    ) -> tuple[Help, ...]:
+        """The one change after which lesser jobs would make room for one more allocation of a group that no node can
+        take: preemption switched on or, where it is, a higher priority. ``among`` are the nodes that count, and the
+        first ``look_at`` of them are looked at."""
+        ceiling = HIGHEST_PRIORITY - PRIORITY_GAP if self._is_on else self._ceiling
+        if not self._anybody_up_to(ceiling):
+            return ()
+        nodes = placer.contestable(Wanted(name_index=0))
+        numbers = np.flatnonzero(nodes if among is None else nodes & among)[:look_at].tolist()
+        options = [
+            (max(claim.priority for claim in victims), len(victims), number, victims)
+            for number in numbers
+            if (victims := self._victims(number, placer.group, ceiling))
+        ]
+        for highest, _, number, victims in sorted(options, key=lambda option: option[:3]):
+            if self._would_fit(placer, number, victims):
+                return (self._told(number, victims, highest + PRIORITY_GAP),)
+        return ()
+
+    def _would_fit(self, placer: GroupPlacer, number: int, victims: Sequence[Claim]) -> bool:
+        mark, missing = self._fleet.mark, placer.refused(number)
+        self._clear(placer, victims)
+        fits = placer.could_take(number)
+        self._restore(placer, victims, mark)
+        placer.refuse(number, missing)
+        return fits
+
+    def _told(self, number: int, victims: Sequence[Claim], priority: int) -> Help:
+        node = self._fleet.facts.nodes[number]
+        assert node is not None
+        change = f"preemption switched on for {self._job.type} jobs"
+        if self._is_on:
+            change = f"priority {priority} instead of {self._job.priority}"
+        what = "1 allocation" if len(victims) == 1 else f"{len(victims)} allocations"
+        names = sorted({f'"{claim.job_id}"' for claim in victims})
+        more = len(names) - JOBS_NAMED
+        whose = ", ".join(names[:JOBS_NAMED]) + (f" and {more} more" if more > 0 else "")
+        jobs = "job" if len(names) == 1 else "jobs"
+        text = f"{change}: {what} of {jobs} {whose} would make room on {node.name or node.id[:8]}"
+        return Help(kind="preemption", text=text, nodes=(node.id,), node_count=1)
+
+    # --- whom to take -----------------------------------------------------------------------------------------------
+
+    def _claims(self, number: int, ceiling: int) -> list[Claim]:
+        claims = self._fleet.claims(number, ceiling)
         return [claim for claim in claims if (claim.namespace, claim.job_id) != self._job.key]
 
-    def _victims(self, number: int, group: TaskGroup) -> list[Claim] | None:
-        """Who has to go so that the group fits on the node; None when it cannot be done, or when room that was made
-        there before is not free yet: taking more would hit others for what is on its way."""
+    def _victims(self, number: int, group: TaskGroup, ceiling: int) -> list[Claim] | None:
+        """Who of those with at most a priority has to go so that the group fits on the node; None when it cannot be
+        done, or when room that was made there before is not free yet: taking more would hit others for what is on its
+        way."""
         free = self._fleet.free(number)
         node = self._fleet.facts.nodes[number]
         if node is None or min(free.cpu, free.memory, free.disk) < 0:
             return None
-        claims = self._claims(number)
+        claims = self._claims(number, ceiling)
         victims: dict[str, Claim] = {}
         for more in (
             self._port_holders(number, node, group, claims),

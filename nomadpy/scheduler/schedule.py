@@ -173,6 +173,7 @@ class _GenericScheduler:
             if placed < wanted:
                 left = wanted - placed
                 metric = placer.failure(coalesced=left - 1)
+                metric = metric.replace(would_help=(*metric.would_help, *self._evictor.would_help(placer)))
                 self._draft.fail(group.name, metric, placer.eligible, count=left)
             assert self._draft.rollout is not None
             deployment_id = self._draft.rollout.deployment_id_of(group.name)

@@ -295,6 +295,20 @@ class Standing:
         self._refused[number] = given
         return given
 
+    def could_take(self, number: int) -> bool:
+        """Whether a node could take one as things are now."""
+        return bool(self._fits(np.array([number]))[0]) and not self.missing_extras(number)
+
+    def refused(self, number: int) -> str:
+        """Which port, core or device was found to be missing on a node, or ""."""
+        return self._refused.get(number, "")
+
+    def refuse(self, number: int, missing: str) -> None:
+        """Notes what is missing on a node, if anything."""
+        if missing:
+            self._refused[number] = missing
+            self._stale.add(number)
+
     def scores(self, numbers: Sequence[int]) -> tuple[ScoreMeta, ...]:
         """The scores of some nodes, in the same order."""
         return self._ranking.explain(numbers, self._ranking.scores(), penalised=frozenset())

@@ -279,7 +279,7 @@ class _SystemGroup:
         self._counts["destructive_update"] = len(self._stale) + len(now)
         self._counts["ignore"] += len(others) - len(now)
         draft.evict(group.name, list(evictor.evicted.values()))
-        self._report(placer, unplaced)
+        self._report(placer, evictor, unplaced)
         deployment_id = draft.rollout.deployment_id_of(group.name)
         draft.add(placer.result(eval_id=draft.evaluation.id, deployment_id=deployment_id))
 
@@ -295,12 +295,13 @@ class _SystemGroup:
             placer.hold(alloc, mark)
             unplaced[number] = True
 
-    def _report(self, placer: GroupPlacer, unplaced: BoolColumn) -> None:
+    def _report(self, placer: GroupPlacer, evictor: Evictor, unplaced: BoolColumn) -> None:
         """A node that the constraints rule out is no failure, unless the group then runs nowhere at all."""
         group, short = self._group, int(np.count_nonzero(unplaced))
         assert group is not None
         if short:
             metric = placer.failure(coalesced=short - 1, among=unplaced)
+            metric = metric.replace(would_help=(*metric.would_help, *evictor.would_help(placer, unplaced)))
             self._draft.fail(group.name, metric, placer.eligible, count=short)
         elif not placer.placed and not self._covered.any() and not placer.eligible.mask.any():
             self._draft.fail(group.name, placer.failure(among=unplaced), placer.eligible, count=0)

@@ -97,7 +97,8 @@ def _check_capacity(store: StateStore, stopped: set[str], rows: list[Row]) -> No
             wanted = sum(getattr(task.resources, kind) for group in groups for task in group.tasks)
             if kind == "cpu":
                 cores = sum(task.resources.cores for group in groups for task in group.tasks)
-                wanted += cores * (resources.cpu.cpu_shares // (len(resources.cpu.reservable_cpu_cores) or 1))
+                n_cores = resources.cpu.total_cpu_cores or len(resources.cpu.reservable_cpu_cores) or 1
+                wanted += cores * (resources.cpu.cpu_shares // n_cores)
             assert wanted <= have, kind
         disk = sum(group.ephemeral_disk.size_mb for group in groups if group.ephemeral_disk)
         assert disk <= resources.disk.disk_mb - reserved.disk.disk_mb

@@ -83,7 +83,7 @@ def details(world: World, job: Job, number: int = 0) -> list[str]:
 
 def failure(world: World, job: Job) -> AllocMetric:
     world.register(job)
-    return world.decide(world.evaluation()).evaluation.failed_tg_allocs["app"]
+    return world.decide(world.evaluation(job.id)).evaluation.failed_tg_allocs["app"]
 
 
 def test_reasons_come_with_what_was_found_on_the_node() -> None:
@@ -206,6 +206,62 @@ def test_where_two_things_are_in_the_way_both_are_named() -> None:
     [help] = failure(world, make_job(constraints=(LINUX,))).would_help
     assert help.text == "2 changes at once (${attr.kernel.name} = linux; missing drivers): node-0"
     assert help.kind == "several"
+
+
+def test_preemption_that_is_switched_off_would_help() -> None:
+    world = World(make_node(0, cpu_mhz=600), make_node(1, cpu_mhz=600))
+    world.deploy(make_job("minor", count=1, priority=20))
+    world.deploy(make_job("lesser", count=1, priority=30))
+    job = make_job(priority=50)
+    [room, preemption] = failure(world, job).would_help
+    assert (room.kind, preemption.kind) == ("resources", "preemption")
+    text = 'preemption switched on for service jobs: 1 allocation of job "minor" would make room on node-0'
+    assert preemption.text == text
+    assert [help.text for help in planned(world, job).would_help] == [room.text, text]
+    world.configure(preemption_config=PreemptionConfig(service_scheduler_enabled=True))
+    assert planned(world, job).unplaced == 0, "as it was told"
+
+
+def test_a_higher_priority_would_help_where_preemption_is_on() -> None:
+    world = World(make_node(0, cpu_mhz=600), make_node(1, cpu_mhz=600))
+    world.configure(preemption_config=PreemptionConfig(service_scheduler_enabled=True))
+    world.deploy(make_job("a", priority=55))
+    world.deploy(make_job("b", priority=45))
+    told = failure(world, make_job(priority=50)).would_help[-1]
+    assert told.text == 'priority 55 instead of 50: 1 allocation of job "b" would make room on node-1'
+    assert failure(world, make_job(priority=54)).would_help[-1] == told.replace(
+        text=told.text.replace("of 50", "of 54")
+    )
+    assert planned(world, make_job(priority=55)).unplaced == 0
+
+
+@pytest.mark.parametrize("type", ["service", "system"])
+def test_preemption_is_no_help_where_nobody_could_go(type: str) -> None:
+    world = World(make_node(0, cpu_mhz=600))
+    world.deploy(make_job("high", priority=95))
+    assert [help.kind for help in failure(world, make_job(priority=60, type=type)).would_help] == ["resources"]
+    assert [help.kind for help in failure(world, make_job("same", priority=60)).would_help] == ["resources"]
+
+
+def test_the_priority_that_a_system_job_would_need_is_told_of_its_own_nodes() -> None:
+    world = World(make_node(0, cpu_mhz=600), make_node(1, cpu_mhz=600, drivers=("exec",)))
+    world.deploy(make_job("mid", priority=50))
+    told = failure(world, make_job("agent", priority=55, type="system")).would_help[-1]
+    assert told.text == 'priority 60 instead of 55: 1 allocation of job "mid" would make room on node-0'
+
+
+def test_cores_that_nobody_gives_up_are_no_room() -> None:
+    """Who is evicted for cpu may not be the one who holds the cores."""
+    cores = {"cpu": NodeCpu(cpu_shares=2000, total_cpu_cores=2, reservable_cpu_cores=(0,))}
+    world = World(make_node(0, resources=cores))
+    owner = make_task(cpu=0).replace(resources=Resources(cores=1, memory_mb=8000))
+    world.deploy(make_job("owner", priority=95, group=make_group(task=owner)))
+    world.deploy(make_job("lesser", priority=20, group=make_group(task=make_task(cpu=900, memory_mb=100))))
+    world.configure(preemption_config=PreemptionConfig(service_scheduler_enabled=True))
+    wants = make_task(cpu=0).replace(resources=Resources(cores=1, memory_mb=150))
+    metric = failure(world, make_job(priority=80, group=make_group(task=wants)))
+    assert metric.dimension_exhausted == {"cores": 1}
+    assert "preemption" not in {help.kind for help in metric.would_help}
 
 
 def test_without_any_node_nothing_would_help() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scheduler_world import World, make_group, make_job, make_node, make_task, static_port
+from scheduler_world import World, dynamic_ports, make_group, make_job, make_node, make_task, static_port
 
 from nomadpy.model.demand import Demand
 from nomadpy.model.job import Job, MigrateStrategy
@@ -392,3 +392,17 @@ def test_random_clusters_stay_in_order(seed: int) -> None:
             if not alloc.terminal() and alloc.job is not None:
                 held[node.id] += alloc.job.task_groups[0].tasks[0].resources.cpu
         assert held[node.id] <= node.node_resources.cpu.cpu_shares, "what is wanted fits"
+
+
+def test_what_is_missing_even_then_is_told() -> None:
+    """The holder of the static port could go, but the only dynamic port is taken by somebody who may stay."""
+    world = World(make_node(0, resources={"min_dynamic_port": 20000, "max_dynamic_port": 20000}))
+    world.configure(preemption_config=EVERYBODY)
+    world.deploy(make_job("stays", group=make_group(ports=dynamic_ports("a")), priority=90))
+    world.deploy(make_job("goes", group=make_group(ports=static_port(80)), priority=20))
+    both = static_port(80).replace(dynamic_ports=dynamic_ports("a").dynamic_ports)
+    decision = world.deploy(make_job("high", group=make_group(ports=both), priority=70))
+    assert (decision.placed, decision.evicted) == (0, ())
+    metric = decision.evaluation.failed_tg_allocs["app"]
+    assert (metric.nodes_exhausted, len(metric.dimension_exhausted)) == (1, 1)
+    assert evicted(world, "goes") == []
