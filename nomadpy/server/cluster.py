@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
+_HANDOVER_TRIES = 2
 
 
 class Cluster(Protocol):
@@ -157,7 +158,7 @@ class RaftCluster:
         log.warning("raft.peer_removed", extra={"fields": {"server": server, "by": "operator"}})
 
     async def transfer_leadership(self, *, server: str = "", address: str = "") -> LeadershipTransfer:
-        """Hands over; ``err`` tells why that did not succeed."""
+        """Hands over; ``err`` tells why that did not succeed. A successor that has just started may need a while."""
         servers, _ = self.servers()
         to = _find(servers, server, address)
         leader = next((one for one in servers if one.leader), RaftServer())
@@ -168,11 +169,15 @@ class RaftCluster:
             return answer.replace(noop=True)
         if not to.voter:
             raise Refused(f"server {to.id} does not vote, and cannot lead", status=400)
-        try:
-            await self._raft.transfer_leadership(to.id)
-        except TimedOut as error:
-            return answer.replace(err=error.message)
-        return answer
+        problem = ""
+        for _ in range(_HANDOVER_TRIES):
+            try:
+                now = await self._raft.transfer_leadership(to.id)
+            except TimedOut as error:
+                problem = error.message
+                continue
+            return answer if now.leader == to.id else answer.replace(err=f"server {now.leader} leads now instead")
+        return answer.replace(err=problem)
 
     def health(self) -> OperatorHealthReply:
         """How the servers are doing, as the leader sees it."""

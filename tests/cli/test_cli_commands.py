@@ -678,6 +678,8 @@ def test_a_server_is_let_go_by_either_name(nomadpy: Run, cluster: Any) -> None:
     cluster.on("PUT", "/v1/agent/force-leave", None)
     assert nomadpy("server", "force-leave", "-prune", "s3").out == "Server s3.global was forgotten\n"
     assert cluster.asked("PUT", "/v1/agent/force-leave").query == {"node": ["s3.global"], "prune": ["true"]}
+    seen = nomadpy("server", "force-leave", "s1")
+    assert (seen.code, "s1.global is alive and stays" in seen.err) == (1, True)
     seen = nomadpy("server-force-leave", "s9")
     assert (seen.code, "s1.global, s2.global, s3.global" in seen.err) == (1, True)
 
@@ -690,9 +692,11 @@ def test_gossip_keys(nomadpy: Run, cluster: Any) -> None:
     listed = nomadpy("operator", "gossip", "keyring", "list").out.splitlines()
     assert sorted(line.split() for line in listed[1:]) == sorted([[key, "3/3", "3/3"], ["b2xk", "2/3", "-"]])
     assert nomadpy("operator", "keyring", "-list-keys").out.splitlines() == listed
+    cluster.on("GET", "/v1/agent/members", {"Members": _members()})
     for action in ("install", "use", "remove"):
         cluster.on("PUT", f"/v1/agent/keyring/{action}", {})
-        assert nomadpy("operator", "gossip", "keyring", action, key).code == 0
+        seen = nomadpy("operator", "gossip", "keyring", action, key)
+        assert (seen.code, "not told, because gossip does not reach them: s3.global;" in seen.err) == (0, True)
         assert nomadpy("operator", "gossip", "keyring", f"-{action}", key).code == 0
         assert cluster.asked("PUT", f"/v1/agent/keyring/{action}").body == {"Key": key}
         assert nomadpy("operator", "gossip", "keyring", action).code == 1

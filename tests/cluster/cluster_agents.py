@@ -431,8 +431,9 @@ class Cluster:
         until(over, f"the end of {job_ids}", timeout_s=30)
 
     def nodes(self) -> dict[str, dict[str, Any]]:
-        """Node stubs by name."""
-        return {node["Name"]: node for node in self.get("/v1/nodes")}
+        """Node stubs by name; of several with one name (a restored state remembers others) the one that is ready."""
+        found = self.get("/v1/nodes")
+        return {node["Name"]: node for node in sorted(found, key=lambda node: bool(node["Status"] == "ready"))}
 
     def wait_nodes(self, names: Sequence[str], status: str = "ready", *, timeout_s: float = READY_S) -> None:
         """Waits until the nodes have a status."""

@@ -13,10 +13,10 @@ import trio
 
 from nomadpy.gossip.contract import Member
 from nomadpy.model.autopilot import AutopilotConfig
-from nomadpy.model.errors import Conflict, NoLeader, NomadError, Refused
+from nomadpy.model.errors import Conflict, NoLeader, NomadError, Refused, TimedOut
 from nomadpy.model.time import HOUR, MILLISECOND, SECOND
 from nomadpy.raft.configuration import Configuration, Peer
-from nomadpy.raft.contract import Apply
+from nomadpy.raft.contract import Apply, Leadership
 from nomadpy.raft.messages import Message, decode, encode
 from nomadpy.raft.raftlog import RaftLog
 from nomadpy.raft.settings import RaftSettings
@@ -311,7 +311,7 @@ async def until(condition: object) -> None:
             await trio.sleep(0.01)
 
 
-async def test_a_single_server_grows_to_three_and_hands_over(tmp_path: Path) -> None:
+async def test_a_single_server_grows_to_three_and_hands_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with region(tmp_path) as servers:
         await servers.start("a", ("a",))
         await until(lambda: servers.servers["a"].leading)
@@ -336,6 +336,15 @@ async def test_a_single_server_grows_to_three_and_hands_over(tmp_path: Path) -> 
         with pytest.raises(Refused, match=r'address "1\.2\.3\.4:5" was not found'):
             await cluster.transfer_leadership(address="1.2.3.4:5")
         assert (await cluster.transfer_leadership(server="a")).noop
+        hand_over, late = servers.logs["a"].transfer_leadership, [True]
+
+        async def not_at_once(server: str) -> Leadership:
+            if late:
+                late.clear()
+                raise TimedOut("it may be too far behind")
+            return await hand_over(server)
+
+        monkeypatch.setattr(servers.logs["a"], "transfer_leadership", not_at_once)
         answer = await cluster.transfer_leadership(address=servers.members["b"].address)
         assert (answer.from_.id, answer.to.id, answer.noop, answer.err) == ("a", "b", False, None)
         await until(lambda: servers.servers["b"].leading)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import trio
+
 from nomadpy.api.call import EMPTY, Call
 from nomadpy.api.forward import AGENT, SERVER, Elsewhere
 from nomadpy.api.gossipview import member_view, own_view
@@ -11,6 +13,10 @@ from nomadpy.api.router import READ, WRITE, Operation, Param
 from nomadpy.gossip.contract import ALIVE, SUSPECT, Gossip, KeyringReport
 from nomadpy.model.errors import Invalid, NomadError
 from nomadpy.model.naming import Noun
+
+# In a pool of usual size a dead member is called failed within about three seconds.
+_VERDICT_S = 10.0
+_LOOK_S = 0.05
 
 
 class KeyringRequest(Noun):
@@ -53,7 +59,8 @@ async def join(call: Call) -> Any:
 
 
 async def force_leave(call: Call) -> Any:
-    """Declares a failed server as gone on purpose, so that nobody waits for it; ``prune`` forgets it at once."""
+    """Declares a failed server as gone on purpose, so that nobody waits for it; ``prune`` forgets it at once. One that
+    is alive stays, and the answer is the same: look at the members."""
     call.caller.require("", "agent:write")
     server, name = call.server, call.text("node")
     if not name:
@@ -66,23 +73,27 @@ async def force_leave(call: Call) -> Any:
     own = f"{server.config.name}.{server.config.region}"
     if name in (own, server.config.name):
         raise Invalid(f"{own} is the agent that was asked, and it is alive: stop it, then ask another server")
-    if gossip is not None:
-        _let_go(gossip, name, prune=prune)
+    if gossip is not None and await _is_gone(gossip, name):
+        gossip.force_leave(name, prune=prune)
     return EMPTY
 
 
-def _let_go(gossip: Gossip, name: str, *, prune: bool) -> None:
+async def _is_gone(gossip: Gossip, name: str) -> bool:
+    """Whether the server failed or left. One that died a moment ago still counts as alive: it is asked at once. What
+    lives would contradict and stay, as with Nomad; but the leader might take the false farewell for a true one before
+    that, so nothing is said of it at all. Nor is of the unknown: whoever is not there need not leave."""
     found = gossip.member(name)
-    if found is None:
-        return  # Nomad answers so, too: whoever is not there need not leave
-    if not found.is_server:
+    if found is not None and not found.is_server:
         raise Invalid(f"{name} is a client: purge the node (/v1/node/:id/purge) instead")
-    if found.status in (ALIVE, SUSPECT):
-        # It would contradict, but the leader might take the false farewell for a true one before it does.
-        raise Invalid(
-            f"{name} is {found.status}: only a server that failed or left can be forced to leave; stop it first"
-        )
-    gossip.force_leave(name, prune=prune)
+    asked = trio.current_time()
+    with trio.move_on_after(_VERDICT_S):
+        while found is not None and found.status in (ALIVE, SUSPECT):
+            gossip.confirm(name)
+            await trio.sleep(_LOOK_S)
+            found = gossip.member(name)
+            if (gossip.answered(name) or asked) > asked:
+                break
+    return found is not None and found.status not in (ALIVE, SUSPECT)
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------

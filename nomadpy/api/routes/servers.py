@@ -7,7 +7,7 @@ from typing import Any
 from nomadpy.api.call import EMPTY, Call, Reply
 from nomadpy.api.router import READ, WRITE, Operation, Param
 from nomadpy.model.autopilot import AutopilotConfig, LeadershipTransfer
-from nomadpy.model.errors import Invalid, NoLeader, NomadError
+from nomadpy.model.errors import Invalid
 from nomadpy.server.cluster import cluster_of
 
 
@@ -36,10 +36,7 @@ async def transfer_leadership(call: Call) -> Any:
         raise Invalid("must specify id or address")
     if peer and address:
         raise Invalid("must specify either id or address")
-    try:
-        return await cluster_of(call.server).transfer_leadership(server=peer, address=address)
-    except NoLeader as error:
-        raise NomadError(error.message, status=503) from error
+    return await cluster_of(call.server).transfer_leadership(server=peer, address=address)
 
 
 async def get_autopilot_config(call: Call) -> Any:

@@ -84,7 +84,7 @@ def force_leave(
 ) -> None:
     """Let a server go that failed and does not come back. server members shows the names.
 
-    A server that is alive has to be stopped first.
+    A server that is alive stays. It has to be stopped first.
     """
     known = session.api.get("/v1/agent/members").get("Members") or []
     full = [str(row["Name"]) for row in known if name in (row["Name"], row["Name"].rpartition(".")[0])]
@@ -94,6 +94,11 @@ def force_leave(
             f'"{name}" could be {", ".join(full)}' if full else f'no server "{name}"; there are: {names}'
         )
     session.api.put("/v1/agent/force-leave", None, node=full[0], prune=prune or None)
+    now = session.api.get("/v1/agent/members").get("Members") or []
+    if any(row["Name"] == full[0] and row["Status"] == "alive" for row in now):
+        raise CommandFailed(
+            f"{full[0]} is alive and stays: only a server that failed or left can be let go; stop it first"
+        )
     session.say(f"Server {full[0]} was {'forgotten' if prune else 'let go'}")
 
 
@@ -157,6 +162,7 @@ def keyring_remove(session: Session, key: Key = None) -> None:
     _change(session, "remove", key)
 
 
+_NAMED_MAX = 5
 _DONE = {
     "install": "Installed the key: every member reads with it",
     "use": "Every member encrypts with the key now",
@@ -169,3 +175,12 @@ def _change(session: Session, action: str, key: str | None) -> None:
         raise UsageProblem("a key is needed; operator gossip keyring generate makes one")
     session.api.put(f"{_KEYRING}/{action}", {"Key": key})
     session.say(_DONE[action])
+    known = session.api.get("/v1/agent/members", clients="true").get("Members") or []
+    away = sorted(str(row["Name"]) for row in known if row["Status"] == "failed")
+    if away:
+        more = f" and {len(away) - _NAMED_MAX} more" if len(away) > _NAMED_MAX else ""
+        names = ", ".join(away[:_NAMED_MAX]) + more
+        hint = (
+            "do it again when that has changed; who has no key in common with the others has to delete its serf.keyring"
+        )
+        session.warn(f"Warning: not told, because gossip does not reach them: {names}; {hint}")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import random
+import signal
 import socket
 import struct
+import subprocess
+import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +163,51 @@ def test_a_batch_that_could_not_be_read_back_is_not_written(monkeypatch: pytest.
 
 
 # --- [D11] a full disk ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 512 KiB."""
+    if os.geteuid() != 0:
+        pytest.skip("exec: not root")
+    mount = tmp_path / "small"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(mount)], check=True)
+    yield mount
+    subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
+STOCK_FILLS = """
+import sys
+from pysyncobj.journal import FileJournal
+
+journal = FileJournal(sys.argv[1])
+for index in range(1, 1000):
+    journal.add(b"x" * 1000, index, 1)
+"""
+
+
+def test_stock_is_killed_by_a_full_disk(small_disk: Path) -> None:
+    seen = subprocess.run([sys.executable, "-c", STOCK_FILLS, str(small_disk / "journal")], check=False)
+    assert seen.returncode == -signal.SIGBUS
+
+
+def test_a_disk_that_fills_up_is_an_error_and_what_was_synced_is_there(small_disk: Path) -> None:
+    with contextlib.closing(DiskDirectory(small_disk)) as disk:
+        wal, synced = Wal(disk, log_id=bytes(16)), 0
+
+        def fill() -> None:
+            nonlocal synced
+            for index in range(1, 1000):
+                wal.append(b"\0" + b"x" * 1000, index, 1)
+                wal.sync()
+                synced = index
+
+        with pytest.raises(WalPoisoned, match="No space left"):
+            fill()
+        assert synced > 100
+    with contextlib.closing(DiskDirectory(small_disk)) as disk:
+        assert Wal(disk, log_id=bytes(16)).last == synced
 
 
 def test_a_full_disk_stops_the_log_and_keeps_what_was_acknowledged() -> None:
