@@ -21,7 +21,8 @@ _UPDATE_NAMES = (
     ("destructive_update", "create/destroy update"),
 )
 _HARMLESS_FIELDS = frozenset(("KillTimeout",))
-_HARMLESS_OBJECTS = frozenset(("Service", "Constraint", "Affinity", "Spread"))
+# Allocations that run follow a change of the last one in place, too; Nomad does not show it at all.
+_HARMLESS_OBJECTS = frozenset(("Service", "Constraint", "Affinity", "Spread", "Lifecycle"))
 
 
 def annotate(diff: JobDiff, desired: Mapping[str, DesiredUpdates]) -> JobDiff:

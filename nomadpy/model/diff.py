@@ -24,6 +24,7 @@ from nomadpy.model.job import (
     DisconnectStrategy,
     Job,
     MultiregionRegion,
+    ScalingPolicy,
     Secret,
     Task,
     TaskGroup,
@@ -47,6 +48,8 @@ _IGNORED: dict[type, frozenset[str]] = {
     TaskGroup: frozenset(("name", "tasks", "spreads")),
     Task: frozenset(("name", "restart_policy", "scaling_policies", "csi_plugin_config")),
     UpdateStrategy: frozenset(("stagger_ns",)),
+    # What registration fills in.
+    ScalingPolicy: frozenset(("id", "type", "target", "create_index", "modify_index")),
 }
 # A pointer to a plain value is not compared, with these exceptions.
 _POINTERS: dict[type, frozenset[str]] = {

@@ -178,6 +178,22 @@ def test_names_of_group_objects(change: tuple[str, Any], names: list[str]) -> No
     assert [found.name for found in diff_jobs(OLD, changed(change), contextual=False).task_groups[0].objects] == names
 
 
+def test_a_scaling_policy_shows_what_people_write() -> None:
+    old = changed((f"{G}.Scaling", {"Min": 1, "Max": 9, "Policy": {"a": 1}}))
+    new = changed((f"{G}.Scaling", {"Min": 1, "Max": 8, "Policy": {"a": 2}})).replace(job_modify_index=3)
+    (found,) = diff_jobs(old, new, contextual=True).task_groups[0].objects
+    assert found == ObjectDiff(
+        type="Edited",
+        name="Scaling",
+        fields=(
+            field("None", "Enabled", "true", "true"),
+            field("Edited", "Max", "9", "8"),
+            field("None", "Min", "1", "1"),
+        ),
+        objects=(ObjectDiff(type="Edited", name="Policy", fields=(field("Edited", "a", "1", "2"),)),),
+    )
+
+
 def test_stagger_is_not_shown() -> None:
     assert diff_jobs(OLD, changed((f"{G}.Update", {"Stagger": 9})), contextual=False).type == "None"
 
@@ -216,6 +232,7 @@ def test_counts_and_updates_are_annotated() -> None:
         ((f"{T}.KillTimeout", 9), ("forces in-place update",)),
         ((f"{T}.Services.0.PortLabel", "http"), ("forces in-place update",)),
         ((f"{T}.LogConfig", {"MaxFiles": 2}), ("forces in-place update",)),
+        ((f"{T}.Lifecycle", {"Hook": "poststart"}), ("forces in-place update",)),
         ((f"{T}.LogConfig", {"Disabled": True}), ("forces create/destroy update",)),
         ((f"{T}.Env", {"A": "2"}), ("forces create/destroy update",)),
         ((f"{T}.Config", {"image": "nginx"}), ("forces create/destroy update",)),
@@ -260,6 +277,7 @@ def test_tasks_of_new_and_old_groups_are_annotated() -> None:
         ((f"{T}.LogConfig", {"Disabled": True}), "destructive"),
         ((f"{T}.Templates", []), "destructive"),
         ((f"{T}.Constraints", []), "in-place"),
+        ((f"{T}.Lifecycle", {"Hook": "poststart"}), "in-place"),
     ],
 )
 def test_how_allocations_follow_a_change(change: tuple[str, Any], kind: str) -> None:
