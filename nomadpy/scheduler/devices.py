@@ -107,10 +107,18 @@ def matching_groups(node: Node, request: RequestedDevice) -> list[NodeDevice]:
     """The node's device groups that fit the request and have enough healthy instances at all."""
     return [
         device
+        for device in suitable_groups(node, request)
+        if sum(instance.healthy for instance in device.instances) >= request.count
+    ]
+
+
+def suitable_groups(node: Node, request: RequestedDevice) -> list[NodeDevice]:
+    """The node's device groups that fit the request, however many instances they have: what nodes of one computed class
+    have in common."""
+    return [
+        device
         for device in node.node_resources.devices
-        if named(device, request.name)
-        and sum(instance.healthy for instance in device.instances) >= request.count
-        and all(meets(device, constraint) for constraint in request.constraints)
+        if named(device, request.name) and all(meets(device, constraint) for constraint in request.constraints)
     ]
 
 

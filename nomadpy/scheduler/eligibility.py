@@ -161,7 +161,8 @@ def checks(facts: Facts, job: Job, group: TaskGroup) -> Iterator[Check]:
             yield _constraint_check(facts, constraint)
     for task in group.tasks:
         for request in task.resources.devices:
-            yield Check("missing devices", facts.has_devices(request), facts.present, kind="device", asked=request)
+            usable, known = facts.has_devices(request), facts.knows_devices(request)
+            yield Check("missing devices", usable, known, kind="device", asked=request)
     yield from _network_checks(facts, group)
     for provider in _providers(group):
         present = facts.has_secrets_provider(provider)

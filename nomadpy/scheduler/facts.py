@@ -14,7 +14,7 @@ import numpy as np
 from nomadpy.model.job import VolumeRequest
 from nomadpy.model.node import Node
 from nomadpy.model.resources import Constraint, RequestedDevice
-from nomadpy.scheduler.devices import matching_groups
+from nomadpy.scheduler.devices import matching_groups, suitable_groups
 from nomadpy.scheduler.operators import holds, is_true
 from nomadpy.scheduler.ports import NodeAddress, node_addresses
 from nomadpy.scheduler.targets import escapes_class, is_reference, resolve
@@ -181,6 +181,10 @@ class Facts:
     def has_devices(self, request: RequestedDevice) -> BoolColumn:
         """The nodes with a device group that fits the request and has enough healthy instances."""
         return self._per_node(("device", request), lambda node: bool(matching_groups(node, request)))
+
+    def knows_devices(self, request: RequestedDevice) -> BoolColumn:
+        """The nodes with a device group that fits the request, whatever its instances are."""
+        return self._per_node(("device kind", request), lambda node: bool(suitable_groups(node, request)))
 
     def has_secrets_provider(self, name: str) -> BoolColumn:
         """The nodes with this secrets plugin."""

@@ -123,6 +123,17 @@ def test_classes_that_can_never_run_the_job_are_named() -> None:
     assert blocked.class_eligibility == {linux.computed_class: True, plan9.computed_class: False}
 
 
+def test_a_class_without_the_device_is_ruled_out_but_not_one_where_it_is_sick() -> None:
+    def gpu(healthy: bool) -> dict[str, Any]:
+        instance = DeviceInstance(id="0", healthy=healthy)
+        return {"devices": (NodeDevice(vendor="nvidia", type="gpu", name="t4", instances=(instance,)),)}
+
+    bare, sick = make_node(0), make_node(1, resources=gpu(False))
+    task = make_task().replace(resources=Resources(cpu=10, memory_mb=10, devices=(RequestedDevice(name="gpu"),)))
+    [blocked] = World(bare, sick).deploy(make_job(group=make_group(task=task))).created
+    assert blocked.class_eligibility == {bare.computed_class: False, sick.computed_class: True}
+
+
 def test_two_references_are_compared_per_node() -> None:
     world = World(
         make_node(0, meta={"a": "1", "b": "2"}), make_node(1, meta={"a": "3", "b": "3"}), make_node(2, meta={})
