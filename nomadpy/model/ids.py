@@ -27,6 +27,13 @@ def new_uuid(rng: random.Random) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
+def new_uuids(rng: random.Random, count: int) -> list[str]:
+    """So many of them."""
+    digits = rng.randbytes(16 * count).hex()
+    words = [digits[at : at + 32] for at in range(0, len(digits), 32)]
+    return [f"{word[:8]}-{word[8:12]}-{word[12:16]}-{word[16:20]}-{word[20:]}" for word in words]
+
+
 def is_uuid(text: str) -> bool:
     """Whether the text is a full lower-case UUID of 36 characters."""
     return _UUID.match(text) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 from nomadpy.model.admission import admit, warnings_text, without_memory_max
@@ -112,10 +113,14 @@ class JobHandlers:
         as ``prepare`` does."""
         if not raw:
             return None
+        circumstances = self.circumstances(namespace)
+        return self._shapes.find(raw, circumstances, lambda given: self.prepare_alone(given, namespace))
+
+    def circumstances(self, namespace: str) -> Hashable:
+        """Whatever a shape follows from besides its input dict."""
         store = self._server.store
         cluster = store.scheduler_config.memory_oversubscription_enabled
-        circumstances = (namespace, cluster, store.max_index("node_pools"))
-        return self._shapes.find(raw, circumstances, lambda given: self.prepare_alone(given, namespace))
+        return namespace, cluster, store.max_index("node_pools")
 
     def prepare_alone(
         self, raw: dict[str, Any] | None, namespace: str, without_id: str = "Job ID hasn't been provided"
