@@ -120,15 +120,15 @@ async def _jobs_over_http(directory: Path, n_jobs: int, bulk: int) -> dict[str, 
         process = multiprocessing.get_context("spawn").Process(target=send_jobs, args=(port, n_jobs, bulk, theirs))
         process.start()
         await trio.to_thread.run_sync(ours.recv)
-        began = time.perf_counter()
-        ours.send("go")
-        await world.placed(server, n_jobs)
-        seconds = time.perf_counter() - began
+        with world.Timed() as timed:
+            ours.send("go")
+            await world.placed(server, n_jobs)
         problems = await trio.to_thread.run_sync(ours.recv)
         process.join()
         if problems:
             raise RuntimeError(problems[0])
-        return await checked(server, directory, {"placements": n_jobs, "seconds": seconds})
+        result = {"placements": n_jobs, "seconds": timed.seconds, "cpu_seconds": timed.cpu_seconds}
+        return await checked(server, directory, result)
 
 
 async def one_by_one(directory: Path, scale: float) -> dict[str, Any]:
