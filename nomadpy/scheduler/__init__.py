@@ -5,6 +5,17 @@ from nomadpy.model.explanation import NodeVerdict
 from nomadpy.scheduler.decision import Decision
 from nomadpy.scheduler.explain import explain, explain_plan
 from nomadpy.scheduler.fleet import Fleet
-from nomadpy.scheduler.schedule import schedule
+from nomadpy.scheduler.newcomers import Newcomer, Together
+from nomadpy.scheduler.schedule import decide, schedule
 
-__all__ = ["Decision", "Fleet", "NodeVerdict", "explain", "explain_plan", "schedule"]
+__all__ = [
+    "Decision",
+    "Fleet",
+    "Newcomer",
+    "NodeVerdict",
+    "Together",
+    "decide",
+    "explain",
+    "explain_plan",
+    "schedule",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from nomadpy.model.demand import group_demand
+from nomadpy.model.demand import Demand, group_demand
 from nomadpy.model.evaluation import Evaluation
 from nomadpy.state.view import StateView
 
@@ -19,10 +19,15 @@ def by_ask(view: StateView, items: Sequence[Item], evaluation_of: Callable[[Item
         return list(items)
     places: dict[tuple[object, ...], int] = {}
     keyed = []
+    asks: dict[int, Demand] = {}  # by the identity of groups, which jobs that were registered together may share
     for item in items:
         evaluation = evaluation_of(item)
         job = view.job(evaluation.namespace, evaluation.job_id)
-        ask = group_demand(job.task_groups[0]) if job is not None and job.task_groups else None
+        ask = None
+        if job is not None and job.task_groups:
+            ask = asks.get(id(job.task_groups))
+            if ask is None:
+                ask = asks[id(job.task_groups)] = group_demand(job.task_groups[0])
         keyed.append(((evaluation.priority, ask), item))
     ranks: dict[int, int] = {}
     for (priority, _), _ in keyed:

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from nomadpy.model.demand import Demand
 from nomadpy.scheduler.facts import Facts
-from nomadpy.scheduler.front import Choice, Front
+from nomadpy.scheduler.front import Choice, Front, Left
 from nomadpy.scheduler.grains import PARTS, Powers, crowding, fit, fit_one
 from nomadpy.state.view import BoolColumn, IntColumn
 
@@ -252,6 +252,11 @@ class Asks:
         self._changes += 1
         self._changed[numbers] = self._changes
 
+    def _note_few(self, numbers: Iterable[int]) -> None:
+        self._changes += 1
+        for number in numbers:
+            self._changed[number] = self._changes
+
     def ask(self, demand: Demand, algorithm: str, free: IntColumn) -> Ask:
         """The ask, up to date with what is free."""
         key = demand, algorithm
@@ -280,13 +285,14 @@ class Asks:
         front.seen = self._changes
         return front
 
-    def follow(self, choice: Choice) -> bool:
-        """Carries out a choice and notes it for other asks; False when its front runners are out of order meanwhile."""
+    def follow(self, choice: Choice, booked: dict[int, Left]) -> bool:
+        """Carries out a choice (``Front.carry_out``) and notes it for other asks; False when its front runners are out
+        of order meanwhile."""
         front = choice.front
         if front.seen != self._changes:
             return False
-        front.carry_out(choice)
-        self.note(list(choice.runs))
+        front.carry_out(choice, booked)
+        self._note_few(choice.runs)
         front.seen = self._changes
         return True
 

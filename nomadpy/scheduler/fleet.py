@@ -22,7 +22,7 @@ from nomadpy.model.resources import AllocatedPort
 from nomadpy.scheduler.cells import MOST_NODES, Asks
 from nomadpy.scheduler.devices import Held
 from nomadpy.scheduler.facts import Facts
-from nomadpy.scheduler.front import Choice
+from nomadpy.scheduler.front import Choice, Left
 from nomadpy.state.view import Claim, IntColumn, NodeColumns, StateView
 
 TABLES = 16
@@ -95,12 +95,17 @@ class Fleet:
         self._log: list[tuple[Taken, int]] = []
         self._done: list[tuple[Taken, int]] = []
         self._offered: tuple[Taken, Choice] | None = None  # what ``commit`` may carry out as it is
-        self._booked: list[Taken] = []  # committed, and to be subtracted before anybody looks
+        self._booked: dict[int, Left] = {}  # what committed choices leave of nodes, written before anybody looks
         self._asks: Asks | None = None
         if previous is not None and previous.facts is known and previous._asks is not None:
             before = previous.left
             self._asks, previous._asks = previous._asks, None
             self._asks.note(np.flatnonzero((self._free != before).any(axis=0)))
+
+    def is_of(self, columns: NodeColumns) -> bool:
+        """Whether what it knows of the nodes' facts is still so."""
+        facts = self.facts
+        return columns is self.columns and columns.facts_version == facts.version and columns.size == facts.size
 
     @property
     def left(self) -> IntColumn:
@@ -170,16 +175,17 @@ class Fleet:
         """Remembers a choice until the next ``commit``, which carries it out when the decision takes just that."""
         self._offered = taken, choice
 
+    def keep(self, choice: Choice) -> None:
+        """Keeps a choice that was made last, as ``commit`` does with a decision's."""
+        self._offered = None
+        assert self._asks is not None
+        if not self._asks.follow(choice, self._booked):
+            raise AssertionError("nothing came between a choice and keeping it")
+
     def _book(self) -> None:
-        """Subtracts what committed choices take. Their asks have logged it."""
-        booked, self._booked = self._booked, []
-        numbers = np.concatenate([taken.numbers for taken in booked])
-        counts = np.concatenate([taken.counts for taken in booked])
-        sizes = [len(taken.numbers) for taken in booked]
-        demands = [(taken.demand.cpu, taken.demand.memory, taken.demand.disk, 1) for taken in booked]
-        asks = np.repeat(np.array(demands), sizes, axis=0) * counts[:, None]
-        for row in range(4):
-            np.subtract.at(self._free[row], numbers, asks[:, row])
+        """Writes down what committed choices leave. Their asks have logged it."""
+        booked, self._booked = self._booked, {}
+        self._free[:, list(booked)] = np.array(list(booked.values()), dtype=np.int64).T
 
     def cpu_ask(self, demand: Demand, where: IntColumn | slice) -> int | IntColumn:
         """MHz that an allocation takes on these nodes: a reserved core counts with its whole bandwidth."""
@@ -244,8 +250,7 @@ class Fleet:
         offered, self._offered = self._offered, None
         if offered is not None and self._asks is not None and not self._done:
             taken, choice = offered
-            if len(decision.usage) == 1 and decision.usage[0] is taken and self._asks.follow(choice):
-                self._booked.append(taken)
+            if len(decision.usage) == 1 and decision.usage[0] is taken and self._asks.follow(choice, self._booked):
                 return
         done = [taken for taken, _ in self._done]
         if len(done) == len(decision.usage) and all(a is b for a, b in zip(done, decision.usage, strict=True)):
@@ -257,6 +262,8 @@ class Fleet:
         self.evicted.update(decision.evicted)
 
     def _move(self, taken: Taken, sign: int) -> None:
+        if self._booked:
+            self._book()
         numbers, demand = taken.numbers, taken.demand
         if demand.cores:
             counts = taken.counts * sign

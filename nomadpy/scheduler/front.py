@@ -15,6 +15,7 @@ from nomadpy.model.demand import Demand
 from nomadpy.scheduler.grains import PARTS, Powers, crowding, fit_of
 from nomadpy.state.view import IntColumn
 
+Left = tuple[int, int, int, int]  # MHz, MB, MB of disk and allocations that a node has left
 SHIFT = 20
 LAST = (1 << SHIFT) - 1  # a key's lower bits are this less the node's number
 
@@ -24,7 +25,7 @@ class Run:
 
     __slots__ = ("count", "cpu", "disk", "grains", "memory", "slots")
 
-    def __init__(self, left: tuple[int, int, int, int]) -> None:
+    def __init__(self, left: Left) -> None:
         self.cpu, self.memory, self.disk, self.slots = left
         self.count = 0
         self.grains: int | None = None
@@ -64,7 +65,7 @@ class Front:
         self.seen = 0  # how many of the changes of nodes it knows
         self._demand, self._algorithm, self._powers = demand, algorithm, powers
         self._cpu_scale, self._memory_scale = scales
-        self._left: dict[int, tuple[int, int, int, int]] = {}  # of nodes that were given something
+        self._left: dict[int, Left] = {}  # of nodes that were given something
 
     def choose(self, mask: bytes, wanted: int, free: IntColumn, *, desired: float, tell: int) -> Choice | None:
         """Where ``wanted`` allocations of a new group go; changes nothing. ``mask`` has a byte for each node, 0 where
@@ -75,6 +76,13 @@ class Front:
         best = self._best(mask, tell)
         if len(best) < tell and not self.complete:
             return None
+        if wanted == 1:
+            if not best:
+                return None
+            number = best[0][0]
+            run = Run(left.get(number) or tuple(free[:, number].tolist()))
+            self._grow(run, number)
+            return Choice(self, [number], {number: run}, best)
         nodes: list[int] = []
         runs: dict[int, Run] = {}
         again: list[int] = []  # keys of the nodes in ``runs`` for one more, negative: a heap
@@ -132,10 +140,11 @@ class Front:
         load = powers[cpu, cpu_scale] + powers[memory, memory_scale]
         return fit_of(self._algorithm, load, cpu * cpu_scale - memory * memory_scale)
 
-    def carry_out(self, choice: Choice) -> None:
-        """Makes the placements of a choice, of which nothing was changed since it was made, the present."""
+    def carry_out(self, choice: Choice, booked: dict[int, Left]) -> None:
+        """Makes the placements of a choice, of which nothing was changed since it was made, the present. What its
+        nodes have left then is noted in ``booked``, too."""
         for number, run in choice.runs.items():
-            self._left[number] = run.cpu, run.memory, run.disk, run.slots
+            self._left[number] = booked[number] = run.cpu, run.memory, run.disk, run.slots
             self._move(number, run.grains)
 
     def catch_up(self, numbers: list[int], free: IntColumn) -> None:

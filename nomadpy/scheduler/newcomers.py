@@ -16,18 +16,22 @@ from typing import cast
 
 import numpy as np
 
+from nomadpy.model.alloc import AllocMetric
 from nomadpy.model.demand import group_demand
-from nomadpy.model.evaluation import EVAL_BLOCKED, EVAL_COMPLETE, DesiredUpdates, Evaluation
+from nomadpy.model.evaluation import EVAL_BLOCKED, EVAL_COMPLETE, DeploymentState, DesiredUpdates, Evaluation
+from nomadpy.model.ids import new_uuid
 from nomadpy.model.job import Job, TaskGroup
 from nomadpy.scheduler.decision import Decision
 from nomadpy.scheduler.eligibility import eligibility
 from nomadpy.scheduler.extras import wants_extras
 from nomadpy.scheduler.facts import Facts
 from nomadpy.scheduler.fleet import Fleet, Taken
+from nomadpy.scheduler.front import Choice
+from nomadpy.scheduler.grains import UNIT
 from nomadpy.scheduler.placement import FEW, scores_of_new
-from nomadpy.scheduler.rollout import GroupWork, Rollout
+from nomadpy.scheduler.rollout import GroupWork, Rollout, new_deployment
 from nomadpy.scheduler.standing import TOP_SCORES
-from nomadpy.state.commands import PlaceBlock, PlanResult
+from nomadpy.state.commands import Newcomers, PlaceBlock, PlanResult
 from nomadpy.state.view import StateView
 
 _KINDS_KEPT = 4096
@@ -54,8 +58,7 @@ class _Kind:
         self.names = _NAMES[: 4 * group.count]
         self.desired = {group.name: DesiredUpdates(place=group.count)}
         self.queued = {group.name: 0}
-        update = group.update if job.type != "batch" else None
-        self.paced = update is not None and update.max_parallel > 0
+        self.states = _states(job, group) if job.type != "batch" else {}
 
     def is_of(self, job: Job) -> bool:
         """Whether the job is of this kind, as far as its parts are the same objects."""
@@ -91,33 +94,118 @@ def _kind_of(facts: Facts, job: Job) -> _Kind:
     return kind
 
 
-def decide(
-    view: StateView, fleet: Fleet, evaluation: Evaluation, job: Job, *, now_ns: int, rng: random.Random
-) -> Decision | None:
-    """The decision about a job that has no allocations; None when it has to go the long way."""
-    if job.stop or evaluation.status == EVAL_BLOCKED or view.latest_deployment(job.namespace, job.id) is not None:
+class Newcomer:
+    """What comes of a job that has nothing: where its allocations go, and the id of its deployment, "" for none."""
+
+    __slots__ = ("choice", "deployment_id", "evaluation", "job", "kind")
+
+    def __init__(self, evaluation: Evaluation, job: Job, kind: _Kind, choice: Choice, deployment_id: str) -> None:
+        self.evaluation, self.job, self.kind, self.choice = evaluation, job, kind, choice
+        self.deployment_id = deployment_id
+
+    @property
+    def placed(self) -> int:
+        """How many allocations it gets."""
+        return len(self.choice.nodes)
+
+
+def look(fleet: Fleet, evaluation: Evaluation, job: Job, *, rng: random.Random) -> Newcomer | None:
+    """What comes of a job that has no allocations and never had a deployment; None when it has to go the long way. To
+    be kept with ``Fleet.keep`` before anything else is asked of the fleet."""
+    if job.stop or evaluation.status == EVAL_BLOCKED:
         return None
     kind = _kind_of(fleet.facts, job)
     if not kind.plain:
         return None
-    group = kind.group
     tell = TOP_SCORES if fleet.tables_left > 0 else 1
-    desired = float(group.count)
-    choice = fleet.choose(kind.demand, kind.pool, kind.mask, group.count, desired=desired, tell=tell)
+    count = kind.group.count
+    choice = fleet.choose(kind.demand, kind.pool, kind.mask, count, desired=float(count), tell=tell)
     if choice is None:
         return None
     fleet.tables_left -= 1
-    runs = choice.runs
+    return Newcomer(evaluation, job, kind, choice, new_uuid(rng) if kind.states else "")
+
+
+class Together:
+    """Newcomers of one batch, as the columns that their plans travel in."""
+
+    def __init__(self) -> None:
+        self._eval_ids: list[str] = []
+        self._versions: list[int] = []
+        self._counts: list[int] = []
+        self._nodes: list[int] = []
+        self._states: dict[DeploymentState, int] = {}
+        self._state_of: list[int] = []
+        self._deployment_ids: list[str] = []
+        self._metrics: dict[int, tuple[int, AllocMetric]] = {}
+        self._metric_of: list[int] = []
+        self._told: list[int] = []
+        self._told_nodes: list[int] = []
+        self._told_ranks: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self._eval_ids)
+
+    def add(self, newcomer: Newcomer) -> None:
+        """Takes one more in."""
+        kind, choice = newcomer.kind, newcomer.choice
+        self._eval_ids.append(newcomer.evaluation.id)
+        self._versions.append(newcomer.job.version)
+        self._counts.append(len(choice.nodes))
+        self._nodes += choice.nodes
+        if kind.states:
+            state = kind.states[kind.group.name]
+            self._state_of.append(self._states.setdefault(state, len(self._states) + 1))
+            self._deployment_ids.append(newcomer.deployment_id)
+        else:
+            self._state_of.append(0)
+        metric = kind.eligible.metric
+        self._metric_of.append(self._metrics.setdefault(id(metric), (len(self._metrics), metric))[0])
+        self._told.append(len(choice.best))
+        for number, rank in choice.best:
+            self._told_nodes.append(number)
+            self._told_ranks.append(rank)
+
+    def columns(self) -> Newcomers:
+        """All of them."""
+        return Newcomers(
+            eval_ids=tuple(self._eval_ids),
+            job_versions=_packed(self._versions),
+            counts=_packed(self._counts),
+            nodes=_packed(self._nodes),
+            states=tuple(self._states),
+            state_of=_packed(self._state_of),
+            deployment_ids=tuple(self._deployment_ids),
+            metrics=tuple(metric for _, metric in self._metrics.values()),
+            metric_of=_packed(self._metric_of),
+            told=bytes(self._told),
+            told_nodes=_packed(self._told_nodes),
+            told_scores=(np.array(self._told_ranks, dtype="<f8") / UNIT).tobytes(),
+        )
+
+
+def _packed(numbers: list[int]) -> bytes:
+    return np.array(numbers, dtype="<u4").tobytes()
+
+
+def decide(
+    view: StateView, fleet: Fleet, evaluation: Evaluation, job: Job, *, now_ns: int, rng: random.Random
+) -> Decision | None:
+    """The decision about a job that has no allocations; None when it has to go the long way."""
+    if view.latest_deployment(job.namespace, job.id) is not None:
+        return None
+    newcomer = look(fleet, evaluation, job, rng=rng)
+    if newcomer is None:
+        return None
+    kind, choice, deployment_id = newcomer.kind, newcomer.choice, newcomer.deployment_id
+    group, runs = kind.group, choice.runs
     counts = _ONES if len(runs) == 1 == group.count else np.array([run.count for run in runs.values()])
     taken = Taken(np.array(list(runs)), counts, kind.demand)
     fleet.offer(taken, choice)
     deployment = None
-    if kind.paced:
-        rollout = Rollout(job, None, paced=True)
-        rollout.note(_work(group))
-        rollout.close(eval_priority=evaluation.priority, now_ns=now_ns, rng=rng)
-        deployment = rollout.opened
-    deployment_id = deployment.id if deployment is not None else ""
+    if kind.states:
+        deployment = new_deployment(deployment_id, job, eval_priority=evaluation.priority, now_ns=now_ns)
+        deployment = deployment.replace(task_groups=kind.states)
     block = PlaceBlock(
         namespace=job.namespace,
         job_id=job.id,
@@ -150,5 +238,9 @@ def decide(
     return Decision(plan=plan, evaluation=done, desired=kind.desired, placed=group.count, usage=(taken,))
 
 
-def _work(group: TaskGroup) -> GroupWork:
-    return GroupWork(group=group, place=group.count, destructive=0, in_place=(), other=0, canaries=0, had_running=False)
+def _states(job: Job, group: TaskGroup) -> dict[str, DeploymentState]:
+    """How the group begins in the deployment of a job that is new; empty when it gets none."""
+    rollout = Rollout(job, None, paced=True)
+    return rollout.first_states(
+        GroupWork(group=group, place=group.count, destructive=0, in_place=(), other=0, canaries=0, had_running=False)
+    )

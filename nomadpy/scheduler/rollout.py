@@ -136,12 +136,17 @@ class Rollout:
         members = [work for work in self._work if self._joins(work)]
         if self._job is not None and any(self._calls_for_one(work) for work in members):
             groups = {work.group.name: self._new_state(work) for work in members}
-            base = self._current or _new_deployment(self._job, eval_priority=eval_priority, now_ns=now_ns, rng=rng)
+            base = self._current or new_deployment(new_uuid(rng), self._job, eval_priority=eval_priority, now_ns=now_ns)
             self._opened = self._current = base.replace(task_groups={**groups, **base.task_groups})
         self._follow_nodes()
         if self._opened is None and self._is_done():
             assert self._current is not None
             self._close(self._current, DEPLOYMENT_SUCCESSFUL, DEPLOYMENT_SUCCESSFUL_TEXT)
+
+    def first_states(self, work: GroupWork) -> dict[str, DeploymentState]:
+        """How a job's only group begins in the deployment that its work opens; empty when it opens none."""
+        opens = self._joins(work) and self._calls_for_one(work)
+        return {work.group.name: self._new_state(work)} if opens else {}
 
     def _follow_nodes(self) -> None:
         """Groups that run everywhere want as many allocations as there are nodes now."""
@@ -220,9 +225,10 @@ class Rollout:
         return current.id if current is not None and current.active() and group in current.task_groups else ""
 
 
-def _new_deployment(job: Job, *, eval_priority: int, now_ns: int, rng: random.Random) -> Deployment:
+def new_deployment(deployment_id: str, job: Job, *, eval_priority: int, now_ns: int) -> Deployment:
+    """A deployment of the job's version that begins, without groups yet."""
     return Deployment(
-        id=new_uuid(rng),
+        id=deployment_id,
         namespace=job.namespace,
         job_id=job.id,
         job_version=job.version,

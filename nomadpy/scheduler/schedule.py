@@ -71,6 +71,19 @@ def schedule(
     return draft.finish(view, fleet, now_ns=now_ns, rng=rng, annotate=annotate)
 
 
+def decide(
+    view: StateView, evaluation: Evaluation, *, now_ns: int, rng: random.Random, fleet: Fleet
+) -> Decision | newcomers.Newcomer:
+    """The same for one of many evaluations. What ``schedule`` would decide about a job that has nothing yet comes as a
+    ``Newcomer``, which takes a fraction of the work and of the bytes."""
+    if not evaluation.annotate_plan and view.is_untouched(evaluation.namespace, evaluation.job_id):
+        job = view.job(evaluation.namespace, evaluation.job_id)
+        newcomer = newcomers.look(fleet, evaluation, job, rng=rng) if job is not None else None
+        if newcomer is not None:
+            return newcomer
+    return schedule(view, evaluation, now_ns=now_ns, rng=rng, fleet=fleet)
+
+
 def _known(
     view: StateView, evaluation: Evaluation, job: Job | None
 ) -> tuple[Mapping[str, PlainAllocs], Sequence[Allocation]]:

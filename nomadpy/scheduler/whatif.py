@@ -80,6 +80,9 @@ class WhatIf:
     def latest_deployment(self, namespace: str, job_id: str) -> Deployment | None:
         return self._view.latest_deployment(namespace, job_id)
 
+    def is_untouched(self, namespace: str, job_id: str) -> bool:
+        return self._view.is_untouched(namespace, job_id)
+
     def claims(self, number: int, priority: int) -> list[Claim]:
         return self._view.claims(number, priority)
 

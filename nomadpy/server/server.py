@@ -111,6 +111,7 @@ class Server:
         self._generation = self.store.generation
         self._broken = trio.Event()
         self._breakage: Exception | None = None
+        self.room_appeared_at = 0  # the index of the last entry that made room on a node
         self.started_ns = wall_ns()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -291,6 +292,7 @@ class Server:
     def _unblock(self, numbers: list[int]) -> list[Evaluation]:
         if not numbers:
             return []
+        self.room_appeared_at = self.store.index
         nodes = [self.store.nodes.nodes[number] for number in numbers]
         classes = {node.computed_class: None for node in nodes if node is not None and node.is_ready()}
         return self.blocked.unblock(classes, self.store.index)

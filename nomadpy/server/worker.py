@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
@@ -19,7 +21,7 @@ from nomadpy.model.evaluation import (
 )
 from nomadpy.model.ids import new_uuid
 from nomadpy.model.time import SECOND
-from nomadpy.scheduler import Decision, Fleet, schedule
+from nomadpy.scheduler import Decision, Fleet, Newcomer, Together, decide
 from nomadpy.scheduler.batch import by_ask
 from nomadpy.server.broker import FOLLOW_UP_DELAY_NS, FOLLOW_UP_SPREAD_NS, Delivery, cancelled
 from nomadpy.state import commands as c
@@ -34,8 +36,54 @@ ATTEMPTS = 5
 _RETRY_S = 1.0
 _TICK_S = 0.001  # so that a wait does not end in the very moment before it should
 _WAIT_S_MAX = 60.0
+_AHEAD = 1  # so many slices may become durable while the next one is decided
 _PLACEMENTS_MAX = 10_000  # in one entry: applying it must not hold up the loop for long
 _SUPERSEDED = "cancelled due to a newer evaluation of the job"
+
+
+class _Decided(NamedTuple):
+    """What became of a delivery, for the ``attempt``-th time."""
+
+    delivery: Delivery
+    attempt: int
+    outcome: Decision | Newcomer
+
+
+class _Batch:
+    """A batch of deliveries: what is left to decide, and what is on its way into the log. ``looked_at``: the index of
+    the state when the nodes were looked at; ``only_newcomers``, ``lost``: what happened to slices since then."""
+
+    def __init__(self, deliveries: list[Delivery]) -> None:
+        self.left = deque((delivery, 1) for delivery in deliveries)
+        self.flying = 0
+        self.looked_at = 0
+        self.only_newcomers = True
+        self.lost = False
+        self.error: Unavailable | None = None
+        self.failed: list[_Decided] = []
+        self._landing = trio.Event()
+
+    @contextmanager
+    def flight(self) -> Iterator[None]:
+        """A slice that is on its way."""
+        self.flying += 1
+        try:
+            yield
+        finally:
+            self.flying -= 1
+            self._landing.set()
+
+    async def landed(self, left: int) -> None:
+        """Returns once no more than so many slices are on their way."""
+        while self.flying > left:
+            self._landing = trio.Event()
+            await self._landing.wait()
+
+    def fail(self, error: Unavailable, decided: list[_Decided]) -> None:
+        """A slice could not be stored. That it may have been all the same is what matters of several errors."""
+        if self.error is None or isinstance(error, OutcomeUnknown):
+            self.error = error
+        self.failed += decided
 
 
 class Worker:
@@ -74,29 +122,64 @@ class Worker:
 
     async def _work(self, deliveries: list[Delivery]) -> None:
         """Decides a batch, slice by slice, and proposes each; what lost placements at apply is decided again on the
-        newer state. Between slices the loop serves heartbeats and requests."""
-        server, store = self._server, self._server.store
-        left = deque((delivery, 1) for delivery in by_ask(store, deliveries, lambda delivery: delivery.evaluation))
-        while left:
-            self._fleet = Fleet(store, self._fleet)
-            view_index = store.index
-            decided = self._decide(left, self._fleet)
-            if not decided:
-                continue
+        newer state. Between slices the loop serves heartbeats and requests. While slices that only brought newcomers
+        become durable the next ones are decided, on nodes that count these as placed already."""
+        by_demand = by_ask(self._server.store, deliveries, lambda delivery: delivery.evaluation)
+        batch = _Batch(by_demand)
+        async with trio.open_nursery() as nursery:
+            while batch.left and batch.error is None:
+                await batch.landed(_AHEAD if self._still_holds(batch) else 0)
+                if batch.error is not None or not (batch.flying == 0 or self._still_holds(batch)):
+                    continue
+                if batch.flying == 0:
+                    self._look_anew(batch)
+                decided = self._decide(batch.left)
+                if decided:
+                    await nursery.start(self._carry_out, batch, decided)
+                    batch.only_newcomers &= all(isinstance(each.outcome, Newcomer) for each in decided)
+                if not batch.left:
+                    await batch.landed(0)
+        if batch.error is not None:
+            unfinished = [each.delivery for each in batch.failed] + [delivery for delivery, _ in batch.left]
+            await self._put_back(unfinished, batch.error)
+
+    def _look_anew(self, batch: _Batch) -> None:
+        self._fleet = Fleet(self._server.store, self._fleet)
+        batch.looked_at, batch.only_newcomers, batch.lost = self._server.store.index, True, False
+
+    def _still_holds(self, batch: _Batch) -> bool:
+        """Whether what is known of the nodes does for another slice, while others are on their way: only newcomers
+        were placed since the last look, all found their place, and nothing else happened that matters."""
+        server, fleet = self._server, self._fleet
+        return (
+            fleet is not None
+            and batch.only_newcomers
+            and not batch.lost
+            and server.room_appeared_at <= batch.looked_at
+            and fleet.is_of(server.store.columns)
+        )
+
+    async def _carry_out(
+        self, batch: _Batch, decided: list[_Decided], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Proposes what was decided, and acknowledges what was stored."""
+        server, view_index = self._server, self._server.store.index
+        with batch.flight():
+            task_status.started()
             try:
-                refused = await self._propose([decision for _, _, decision in decided], view_index)
+                refused = await self._propose([each.outcome for each in decided], view_index)
             except Unavailable as error:
-                unfinished = [delivery for delivery, _, _ in decided] + [delivery for delivery, _ in left]
-                await self._put_back(unfinished, error)
+                batch.fail(error, decided)
                 return
             now_ns = server.wall_ns()
-            for (delivery, attempt, _), lost in zip(decided, refused, strict=True):
-                if lost and attempt < ATTEMPTS:
-                    left.append((delivery, attempt + 1))
+            for each, lost in zip(decided, refused, strict=True):
+                batch.lost |= bool(lost)
+                if lost and each.attempt < ATTEMPTS:
+                    batch.left.append((each.delivery, each.attempt + 1))
                     continue
-                server.broker.ack(delivery, now_ns)
+                server.broker.ack(each.delivery, now_ns)
                 if lost:
-                    self._unstored += self._given_up(delivery.evaluation)
+                    self._unstored += self._given_up(each.delivery.evaluation)
 
     async def _put_back(self, deliveries: list[Delivery], error: Unavailable) -> None:
         """Gives back what could not be stored now. When an entry may still take effect, nothing is decided before it
@@ -113,10 +196,11 @@ class Worker:
                 log.warning("worker.log_unavailable", extra={"fields": {"error": again.message}})
                 await trio.sleep(_RETRY_S)
 
-    def _decide(self, left: deque[tuple[Delivery, int]], fleet: Fleet) -> list[tuple[Delivery, int, Decision]]:
+    def _decide(self, left: deque[tuple[Delivery, int]]) -> list[_Decided]:
         """Decides from the front of ``left`` until it is empty or it has taken long enough, and takes that off."""
-        server, store = self._server, self._server.store
-        decided: list[tuple[Delivery, int, Decision]] = []
+        server, store, fleet = self._server, self._server.store, self._fleet
+        assert fleet is not None
+        decided: list[_Decided] = []
         placed, slice_end = 0, server.mono_ns() + server.config.slice_ns
         while left and placed < _PLACEMENTS_MAX and (not decided or server.mono_ns() < slice_end):
             delivery, attempt = left.popleft()
@@ -125,27 +209,50 @@ class Worker:
                 server.broker.ack(delivery, server.wall_ns())
                 continue
             try:
-                decision = schedule(store, evaluation, now_ns=server.wall_ns(), rng=server.rng, fleet=fleet)
-                fleet.commit(decision)
+                outcome = decide(store, evaluation, now_ns=server.wall_ns(), rng=server.rng, fleet=fleet)
+                if isinstance(outcome, Newcomer):
+                    fleet.keep(outcome.choice)
+                else:
+                    fleet.commit(outcome)
             except Exception:
                 log.exception("worker.schedule_failed", extra={"fields": {"eval": evaluation.id}})
                 server.broker.nack(delivery, server.wall_ns())
                 continue
-            decided.append((delivery, attempt, decision))
-            placed += decision.placed
+            decided.append(_Decided(delivery, attempt, outcome))
+            placed += outcome.placed
         return decided
 
-    async def _propose(self, decisions: list[Decision], view_index: int) -> list[int]:
+    async def _propose(self, outcomes: list[Decision | Newcomer], view_index: int) -> list[int]:
+        """Stores what was decided; how many placements of each were refused."""
         server = self._server
         evals: list[Evaluation] = []
-        for decision in decisions:
-            evals += settle(server.store, decision)
-        plans = tuple(decision.plan for decision in decisions)
-        outcome = await server.propose(
-            c.ApplyPlans(now_ns=server.wall_ns(), plans=plans, evals=tuple(evals), view_index=view_index)
-        )
-        lost: list[int] = outcome.value
-        return lost
+        plans: list[c.PlanResult] = []
+        together = Together()
+        places = []  # of each in the answer: those with plans come first
+        n_plans = sum(isinstance(outcome, Decision) for outcome in outcomes)
+        for outcome in outcomes:
+            if isinstance(outcome, Newcomer):
+                places.append(n_plans + len(together))
+                together.add(outcome)
+            else:
+                places.append(len(plans))
+                evals += settle(server.store, outcome)
+                plans.append(outcome.plan)
+        now_ns = server.wall_ns()
+        command: c.Command
+        if together:
+            command = c.ApplyDecisions(
+                now_ns=now_ns,
+                plans=tuple(plans),
+                evals=tuple(evals),
+                newcomers=together.columns(),
+                view_index=view_index,
+            )
+        else:
+            command = c.ApplyPlans(now_ns=now_ns, plans=tuple(plans), evals=tuple(evals), view_index=view_index)
+        outcome_of_all = await server.propose(command)
+        lost: list[int] = outcome_of_all.value
+        return [lost[place] for place in places]
 
     def _given_up(self, evaluation: Evaluation) -> list[Evaluation]:
         """Nomad's answer to a plan that never fits: the evaluation failed, and a blocked one stands by."""

@@ -16,7 +16,7 @@ import msgspec
 from nomadpy.model.alloc import AllocMetric, AllocUpdate, DesiredTransition, RescheduleTracker
 from nomadpy.model.autopilot import AutopilotConfig
 from nomadpy.model.errors import Bug
-from nomadpy.model.evaluation import Deployment, Evaluation
+from nomadpy.model.evaluation import Deployment, DeploymentState, Evaluation
 from nomadpy.model.job import Job, JobSubmission, JobVersionTag, ScalingEvent
 from nomadpy.model.node import DrainStrategy, Namespace, Node, NodeEvent, NodePool, SchedulerConfiguration
 from nomadpy.model.resources import AllocatedDevice, AllocatedPort
@@ -282,6 +282,41 @@ class ApplyPlans(Command):
     view_index: int = 0
 
 
+class Newcomers(Record):
+    """What was decided about jobs of one group that had nothing, as columns with a place for each evaluation: all
+    allocations that the group wants are placed, named from 0 on, and the evaluation is complete. The job is that of the
+    stored evaluation. Arrays are little-endian.
+
+    ``job_versions`` and ``counts`` (u32) have one number for each evaluation, ``nodes`` (u32) the node numbers of all
+    allocations. ``states`` are the deployments' states of groups that get a deployment: ``state_of`` (u32) is 0 for
+    none, else the number of the state, from 1 on; ``deployment_ids`` are for those that get one, in order. The metrics
+    are ``metrics[metric_of]`` (u32) with the ``told`` (u8) best nodes: their numbers in ``told_nodes`` (u32), their
+    scores in ``told_scores`` (f64)."""
+
+    eval_ids: tuple[str, ...] = ()
+    job_versions: bytes = b""
+    counts: bytes = b""
+    nodes: bytes = b""
+    states: tuple[DeploymentState, ...] = ()
+    state_of: bytes = b""
+    deployment_ids: tuple[str, ...] = ()
+    metrics: tuple[AllocMetric, ...] = ()
+    metric_of: bytes = b""
+    told: bytes = b""
+    told_nodes: bytes = b""
+    told_scores: bytes = b""
+
+
+class ApplyDecisions(Command):
+    """As ``ApplyPlans``, with the plans of ``newcomers`` after the others. The outcome's value goes on with those: how
+    many placements of each were refused, and then its evaluation stays as it is."""
+
+    plans: tuple[PlanResult, ...] = ()
+    evals: tuple[Evaluation, ...] = ()
+    newcomers: Newcomers = Newcomers()
+    view_index: int = 0
+
+
 class ChangeDeployment(Command):
     """Fails, pauses or resumes a deployment; refused when it is over. ``rollback`` is registered as a new version
     unless the job has moved on from the deployment's version."""
@@ -401,6 +436,7 @@ AnyCommand = (
     | UpdateAllocs
     | UpdateAllocTransitions
     | ApplyPlans
+    | ApplyDecisions
     | ChangeDeployment
     | PromoteDeployment
     | SetAllocsHealth

@@ -66,3 +66,6 @@ class Overlay:
 
     def latest_deployment(self, namespace: str, job_id: str) -> Deployment | None:
         return self._store.latest_deployment(namespace, job_id)
+
+    def is_untouched(self, namespace: str, job_id: str) -> bool:
+        return self._store.is_untouched(namespace, job_id)

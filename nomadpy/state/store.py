@@ -213,6 +213,15 @@ class StateStore:
         ids = self.deployments_by_job.get((namespace, job_id), {})
         return max((self.deployments[i] for i in ids), key=lambda d: d.create_index, default=None)
 
+    def is_untouched(self, namespace: str, job_id: str) -> bool:
+        """Whether there is nothing of a job yet but one evaluation at most: no allocation, no deployment."""
+        key = (namespace, job_id)
+        return (
+            len(self.evals_by_job.get(key, ())) <= 1
+            and not self.deployments_by_job.get(key)
+            and not self.allocs.rows_by_job(key)
+        )
+
     # --- reading: what the API shows -------------------------------------------------------------------------------
 
     def node_of(self, row: int) -> tuple[str, str]:

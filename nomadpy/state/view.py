@@ -149,3 +149,6 @@ class StateView(Protocol):
 
     def latest_deployment(self, namespace: str, job_id: str) -> Deployment | None:
         """The newest deployment of the job."""
+
+    def is_untouched(self, namespace: str, job_id: str) -> bool:
+        """Whether there is nothing of a job yet but one evaluation at most: no allocation, no deployment."""

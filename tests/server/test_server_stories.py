@@ -18,7 +18,7 @@ from nomadpy.model.evaluation import Evaluation
 from nomadpy.model.job import Job, ReschedulePolicy, UpdateStrategy
 from nomadpy.model.node import SchedulerConfiguration
 from nomadpy.model.time import HOUR, MINUTE, SECOND
-from nomadpy.scheduler import Decision, Fleet
+from nomadpy.scheduler import Decision, Fleet, Newcomer
 from nomadpy.server import worker
 from nomadpy.server.messages import JobRegisterRequest, NodeEligibilityRequest
 from nomadpy.state import commands as c
@@ -266,14 +266,14 @@ class Broken:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
         self.left = times
-        self._schedule = worker.schedule
-        monkeypatch.setattr(worker, "schedule", self)
+        self._decide = worker.decide
+        monkeypatch.setattr(worker, "decide", self)
 
-    def __call__(self, view: object, evaluation: Evaluation, **options: object) -> Decision:
+    def __call__(self, view: object, evaluation: Evaluation, **options: object) -> Decision | Newcomer:
         if evaluation.job_id == "bad" and self.left:
             self.left -= 1
             raise ZeroDivisionError("a bug in the scheduler")
-        return self._schedule(view, evaluation, **options)  # type: ignore[arg-type]
+        return self._decide(view, evaluation, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -324,7 +324,7 @@ class FlakyLog:
         return getattr(self._log, name)
 
     async def propose(self, data: bytes, *, timeout_s: float = 10.0) -> object:
-        if isinstance(c.decode(data), c.ApplyPlans):
+        if isinstance(c.decode(data), c.ApplyPlans | c.ApplyDecisions):
             self.n_plans += 1
             if self.errors:
                 error = self.errors.pop(0)
@@ -360,15 +360,15 @@ async def test_a_plan_that_never_fits_ends_in_failed_and_a_blocked_one(
     autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.add_node(0, cpu=1000)
-    plain = worker.schedule
+    plain = worker.decide
 
-    def blind(view: object, evaluation: Evaluation, **options: object) -> Decision:
+    def blind(view: object, evaluation: Evaluation, **options: object) -> Decision | Newcomer:
         """Decides as if the node were ready still, which it is not when the plan is applied."""
         decision = plain(view, evaluation, **options)  # type: ignore[arg-type]
         world.server.store.nodes._ready[0] = False
         return decision
 
-    monkeypatch.setattr(worker, "schedule", blind)
+    monkeypatch.setattr(worker, "decide", blind)
     monkeypatch.setattr(worker, "Fleet", _with_ready_node)
     await world.register(make_job())
     await world.until(lambda: bool(world.evals("job", "failed")))

@@ -112,7 +112,7 @@ class Checker:
                 self.history.setdefault(key, []).append((index, command.request_id, None))
             case c.UpdateNodeStatus(status="down"):
                 self._verdict(command.node_id)
-            case c.ApplyPlans():
+            case c.ApplyPlans() | c.ApplyDecisions():
                 self._plans(store)
 
     # --- nodes and allocations ---------------------------------------------------------------------------------------
@@ -335,6 +335,8 @@ def _short(command: c.Command) -> str:
             return f"{name} {command.node_id[-4:]} {getattr(command, 'status', '')}"
         case c.UpdateAllocs():
             return f"{name} " + " ".join(f"{u.id[:8]}={u.client_status}" for u in command.updates)
+        case c.ApplyDecisions():
+            return f"{name} " + " ".join(eval_id[:8] for eval_id in command.newcomers.eval_ids)
         case c.ApplyPlans() | c.UpdateEvals():
             return f"{name} " + " ".join(f"{e.job_id}:{e.id[:8]}={e.status}/{e.triggered_by}" for e in command.evals)
     return name

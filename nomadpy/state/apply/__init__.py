@@ -30,6 +30,7 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.AddNodeEvents: nodes.add_events,
     c.DeregisterNodes: nodes.deregister,
     c.ApplyPlans: plans.apply_plans,
+    c.ApplyDecisions: plans.apply_decisions,
     c.ChangeDeployment: deployments.change,
     c.PromoteDeployment: deployments.promote,
     c.SetAllocsHealth: deployments.set_allocs_health,

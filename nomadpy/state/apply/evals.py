@@ -25,10 +25,10 @@ def put_evals(store: StateStore, index: int, now_ns: int, evals: Iterable[Evalua
         known = store.evals_by_job.setdefault(key, {})
         was_open = old is not None and evaluation.id in known and not old.terminal()
         known[evaluation.id] = None
-        _count_open(store, key, int(not evaluation.terminal()) - int(was_open))
+        count_open(store, key, int(not evaluation.terminal()) - int(was_open))
         store.touch("evals")
         store.changed_evals.append(evaluation.id)
-        _set_queued(store, index, evaluation)
+        set_queued(store, index, evaluation)
         refresh_status(store, index, key)
 
 
@@ -41,14 +41,15 @@ def drop_eval(store: StateStore, eval_id: str) -> None:
     if not known:
         del store.evals_by_job[key]
     if not evaluation.terminal():
-        _count_open(store, key, -1)
+        count_open(store, key, -1)
 
 
 def _key(evaluation: Evaluation) -> tuple[str, str]:
     return evaluation.namespace, evaluation.job_id
 
 
-def _count_open(store: StateStore, key: tuple[str, str], by: int) -> None:
+def count_open(store: StateStore, key: tuple[str, str], by: int) -> None:
+    """Notes that so many more evaluations of a job are not terminal."""
     count = store.open_evals.get(key, 0) + by
     if count:
         store.open_evals[key] = count
@@ -56,7 +57,8 @@ def _count_open(store: StateStore, key: tuple[str, str], by: int) -> None:
         store.open_evals.pop(key, None)
 
 
-def _set_queued(store: StateStore, index: int, evaluation: Evaluation) -> None:
+def set_queued(store: StateStore, index: int, evaluation: Evaluation) -> None:
+    """Notes in the job's summary how many allocations its evaluation left waiting for room."""
     summary = store.jobs.summaries.get((evaluation.namespace, evaluation.job_id))
     if summary is None or not evaluation.queued_allocations:
         return

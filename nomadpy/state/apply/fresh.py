@@ -33,7 +33,8 @@ def place_fresh(store: StateStore, index: int, now_ns: int, plans: Sequence[c.Pl
     found = [block for block in blocks if block is not None]
     if len(found) != len(blocks):
         return False
-    usage = _Usage([(block.nodes, group_demand(block.group)) for block in found])
+    nodes = np.concatenate([block.nodes for block in found]) if found else np.zeros(0, dtype=np.uint32)
+    usage = Usage(nodes, [len(block.nodes) for block in found], [group_demand(block.group) for block in found])
     if not usage.fits(store):
         return False
     for plan in plans:
@@ -74,24 +75,24 @@ def _rows(store: StateStore, block: c.PlaceBlock) -> NewRows | None:
     return NewRows(job, group, nodes, names, block.eval_id, block.deployment_id, block.metrics)
 
 
-class _Usage:
-    """What blocks take together, for each node that any of them names."""
+class Usage:
+    """What groups take together, for each node that any of them names: ``lengths[i]`` of the nodes, in order, have one
+    allocation of ``demands[i]`` each."""
 
-    def __init__(self, blocks: Sequence[tuple[npt.NDArray[np.uint32], Demand]]) -> None:
-        every = np.concatenate([nodes for nodes, _ in blocks]) if blocks else np.zeros(0, dtype=np.uint32)
-        highest = int(every.max()) if len(every) else 0
-        if highest < _DENSE * len(every):
-            place, found = every, np.bincount(every)
+    def __init__(self, nodes: npt.NDArray[np.uint32], lengths: Sequence[int], demands: Sequence[Demand]) -> None:
+        place: npt.NDArray[np.integer[Any]]
+        highest = int(nodes.max()) if len(nodes) else 0
+        if highest < _DENSE * len(nodes):
+            place, found = nodes, np.bincount(nodes)
             self.numbers = np.flatnonzero(found)
             self.counts = found[self.numbers]
         else:
-            unique, place, self.counts = np.unique(every, return_inverse=True, return_counts=True)
+            unique, place, self.counts = np.unique(nodes, return_inverse=True, return_counts=True)
             self.numbers = unique.astype(np.int64)
-        lengths = [len(nodes) for nodes, _ in blocks]
-        asks = np.array([(d.cpu, d.memory, d.disk) for _, d in blocks], dtype=np.int64).reshape(-1, 3)
+        asks = np.array([(d.cpu, d.memory, d.disk) for d in demands], dtype=np.int64).reshape(-1, 3)
         self.cpu, self.memory, self.disk = (self._sum(place, lengths, asks[:, at]) for at in range(3))
 
-    def _sum(self, place: npt.NDArray[np.integer[Any]], lengths: list[int], asks: IntColumn) -> IntColumn:
+    def _sum(self, place: npt.NDArray[np.integer[Any]], lengths: Sequence[int], asks: IntColumn) -> IntColumn:
         if not len(asks) or (asks == asks[0]).all():
             return self.counts * (asks[0] if len(asks) else 0)
         # Weights are summed as floats, which are exact up to 2^53.

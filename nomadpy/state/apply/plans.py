@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from nomadpy.model.alloc import EVICT, AllocDeploymentStatus, RescheduleTracker
 from nomadpy.model.demand import Demand, group_demand
+from nomadpy.model.evaluation import Evaluation
 from nomadpy.model.job import Job, TaskGroup
 from nomadpy.model.resources import AllocatedDevice, AllocatedPort
 from nomadpy.state import commands as c
@@ -22,6 +23,7 @@ from nomadpy.state.apply import deployments
 from nomadpy.state.apply.allocs import remember_status, set_client_status
 from nomadpy.state.apply.evals import put_evals, refresh_status
 from nomadpy.state.apply.fresh import place_fresh
+from nomadpy.state.apply.newcomers import place_newcomers, spell_out
 from nomadpy.state.jobs import COUNTER
 from nomadpy.state.store import StateStore
 
@@ -68,19 +70,44 @@ class _Room:
 def apply_plans(store: StateStore, index: int, command: c.ApplyPlans) -> list[int]:
     """Carries out plans one after another; returns for each how many of its placements no longer fitted. The
     evaluation of a plan that lost placements stays as it is stored, because it has to be decided again."""
-    if 0 < command.view_index < store.restored_at:
-        # Its node numbers and evaluations are those of a state that a restore has replaced.
+    if _is_stale(store, command):
         return [max(1, _asked(plan)) for plan in command.plans]
-    if place_fresh(store, index, command.now_ns, command.plans):
-        refused = [0] * len(command.plans)
+    return _carry_out(store, index, command.now_ns, command.plans, command.evals)
+
+
+def apply_decisions(store: StateStore, index: int, command: c.ApplyDecisions) -> list[int]:
+    """The same, followed by the plans of jobs that had nothing."""
+    newcomers = command.newcomers
+    if _is_stale(store, command):
+        return [max(1, _asked(plan)) for plan in command.plans] + [1] * len(newcomers.eval_ids)
+    refused = _carry_out(store, index, command.now_ns, command.plans, command.evals)
+    if place_newcomers(store, index, command.now_ns, command.view_index, newcomers):
+        return refused + [0] * len(newcomers.eval_ids)
+    spelled_out = spell_out(store, command.view_index, newcomers)
+    known = [each for each in spelled_out if each is not None]
+    plans, evals = tuple(plan for plan, _ in known), tuple(evaluation for _, evaluation in known)
+    lost = iter(_carry_out(store, index, command.now_ns, plans, evals))
+    return refused + [1 if each is None else next(lost) for each in spelled_out]
+
+
+def _is_stale(store: StateStore, command: c.ApplyPlans | c.ApplyDecisions) -> bool:
+    """Whether node numbers and evaluations are those of a state that a restore has replaced."""
+    return 0 < command.view_index < store.restored_at
+
+
+def _carry_out(
+    store: StateStore, index: int, now_ns: int, plans: tuple[c.PlanResult, ...], evals: tuple[Evaluation, ...]
+) -> list[int]:
+    if place_fresh(store, index, now_ns, plans):
+        refused = [0] * len(plans)
     else:
-        refused = [_apply_plan(store, index, command.now_ns, plan) for plan in command.plans]
-    lossy = {plan.eval_id for plan, lost in zip(command.plans, refused, strict=True) if lost}
+        refused = [_apply_plan(store, index, now_ns, plan) for plan in plans]
+    lossy = {plan.eval_id for plan, lost in zip(plans, refused, strict=True) if lost}
     undone = {eval_id for eval_id in lossy if eval_id in store.evals}
-    put_evals(store, index, command.now_ns, (e for e in command.evals if e.id not in undone))
-    seen = {(e.namespace, e.job_id) for e in command.evals if e.id not in undone}
-    keys = [(plan.namespace, plan.job_id) for plan in command.plans]
-    for key in dict.fromkeys((*keys, *_losers(store, command.plans))):
+    put_evals(store, index, now_ns, (e for e in evals if e.id not in undone))
+    seen = {(e.namespace, e.job_id) for e in evals if e.id not in undone}
+    keys = [(plan.namespace, plan.job_id) for plan in plans]
+    for key in dict.fromkeys((*keys, *_losers(store, plans))):
         if key not in seen:
             refresh_status(store, index, key)
     return refused

@@ -1,0 +1,299 @@
+"""Plans of many jobs that had nothing, which travel as columns.
+
+They only add allocations, so they are verified by one sum and stored as one run of rows, as ``fresh`` does it. What
+follows for their evaluations, jobs, summaries and deployments follows from what is stored of them, in one step for
+each. If something does not fit, nothing is changed, and each is spelled out as a plan of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from nomadpy.model.alloc import AllocMetric, ScoreMeta
+from nomadpy.model.demand import Demand, group_demand
+from nomadpy.model.evaluation import DEPLOYMENT_RUNNING, EVAL_COMPLETE, Deployment, DeploymentState, Evaluation
+from nomadpy.model.job import Job, TaskGroup, TaskGroupSummary
+from nomadpy.state import commands as c
+from nomadpy.state.allocs import NewRows
+from nomadpy.state.apply.evals import count_open, refresh_status, set_queued
+from nomadpy.state.apply.fresh import Usage
+from nomadpy.state.store import StateStore
+
+_U32, _F64 = np.dtype("<u4"), np.dtype("<f8")
+_Numbers = npt.NDArray[np.uint32]
+
+
+class _Columns:
+    """The columns of a command as lists. ``sound``: whether they belong together."""
+
+    def __init__(self, rows: c.Newcomers) -> None:
+        self.eval_ids, size = rows.eval_ids, len(rows.eval_ids)
+        self.sound = False
+        arrays = (rows.job_versions, rows.counts, rows.nodes, rows.state_of, rows.metric_of, rows.told_nodes)
+        if any(len(each) % 4 for each in arrays) or len(rows.told_scores) % 8:
+            return
+        columns: list[list[int]] = [
+            np.frombuffer(each, _U32).tolist()
+            for each in (rows.job_versions, rows.counts, rows.state_of, rows.metric_of)
+        ]
+        self.versions, self.counts, self.state_of, self.metric_of = columns
+        self.nodes: _Numbers = np.frombuffer(rows.nodes, _U32)
+        self.states, self.deployment_ids, self.metrics = rows.states, rows.deployment_ids, rows.metrics
+        self.told, self.told_nodes = rows.told, np.frombuffer(rows.told_nodes, _U32).tolist()
+        self.told_scores: list[float] = np.frombuffer(rows.told_scores, _F64).tolist()
+        self.sound = (
+            all(len(each) == size for each in (*columns, rows.told))
+            and sum(self.counts) == len(self.nodes)
+            and all(self.counts)
+            and len(self.deployment_ids) == size - self.state_of.count(0)
+            and max(self.state_of, default=0) <= len(self.states)
+            and max(self.metric_of, default=-1) < len(self.metrics)
+            and len(self.told_nodes) == len(self.told_scores) == sum(self.told)
+        )
+
+    def metric_records(self, store: StateStore) -> Iterator[AllocMetric]:
+        """The metrics of each."""
+        nodes, at = store.nodes.nodes, 0
+        for base, told in zip(self.metric_of, self.told, strict=True):
+            best = []
+            for number, score in zip(self.told_nodes[at : at + told], self.told_scores[at : at + told], strict=True):
+                node = nodes[number] if number < len(nodes) else None
+                scores = {
+                    "binpack": score,
+                    "job-anti-affinity": 0.0,
+                    "node-affinity": 0.0,
+                    "node-reschedule-penalty": 0.0,
+                }
+                best.append(ScoreMeta(node_id=node.id if node else "", scores=scores, norm_score=score))
+            at += told
+            yield self.metrics[base].replace(score_meta_data=tuple(best))
+
+    def deployments(self) -> Iterator[tuple[str, DeploymentState | None]]:
+        """The deployment of each and its group's state in it; ("", None) for none."""
+        ids = iter(self.deployment_ids)
+        for state in self.state_of:
+            yield (next(ids), self.states[state - 1]) if state else ("", None)
+
+
+_Found = tuple[Evaluation, Job, TaskGroup]
+
+
+def _find(store: StateStore, eval_id: str, version: int) -> _Found | None:
+    """What an evaluation was about; None when it is not stored, or its job is not what it was."""
+    evaluation = store.evals.get(eval_id)
+    if evaluation is None:
+        return None
+    key = (evaluation.namespace, evaluation.job_id)
+    job = store.jobs.current.get(key)
+    if job is None or job.version != version:
+        job = store.jobs.version(key, version)
+    return (evaluation, job, job.task_groups[0]) if job is not None and len(job.task_groups) == 1 else None
+
+
+def place_newcomers(store: StateStore, index: int, now_ns: int, view_index: int, rows: c.Newcomers) -> bool:
+    """Carries it all out if all of it fits; False, with nothing changed, otherwise."""
+    if not rows.eval_ids:
+        return True
+    columns = _Columns(rows)
+    if not columns.sound or len(set(rows.eval_ids)) < len(rows.eval_ids):
+        return False
+    found: list[_Found] = []
+    for eval_id, version in zip(rows.eval_ids, columns.versions, strict=True):
+        each = _find(store, eval_id, version)
+        if each is None:
+            return False
+        found.append(each)
+    demands = _demands(found)
+    usage = Usage(columns.nodes, columns.counts, demands)
+    if not usage.fits(store):
+        return False
+    usage.book(store)
+    _store(store, index, now_ns, view_index, columns, found)
+    return True
+
+
+def _demands(found: Sequence[_Found]) -> list[Demand]:
+    """What an allocation of each takes; jobs that are alike share their groups."""
+    known: dict[int, Demand] = {}
+    out = []
+    for _, _, group in found:
+        demand = known.get(id(group))
+        if demand is None:
+            demand = known[id(group)] = group_demand(group)
+        out.append(demand)
+    return out
+
+
+def _store(
+    store: StateStore, index: int, now_ns: int, view_index: int, columns: _Columns, found: Sequence[_Found]
+) -> None:
+    deployments = list(columns.deployments())
+    metrics = columns.metric_records(store)
+    blocks, start = [], 0
+    names = np.arange(max(columns.counts), dtype=np.uint32)
+    for (evaluation, job, group), count, (deployment_id, _), metric in zip(
+        found, columns.counts, deployments, metrics, strict=True
+    ):
+        nodes = columns.nodes[start : start + count]
+        start += count
+        blocks.append(NewRows(job, group, nodes, names[:count], evaluation.id, deployment_id, metric))
+    store.allocs.append(blocks, index=index, now_ns=now_ns)
+    summaries = _Summaries(store, index)
+    for (evaluation, job, group), count, (deployment_id, state) in zip(found, columns.counts, deployments, strict=True):
+        if state is not None:
+            _open(store, index, now_ns, deployment_id, evaluation, job, group, state, count)
+        done = _done(evaluation, group, deployment_id, view_index)
+        if not summaries.count(job, group.name, count):
+            set_queued(store, index, done)
+        _put_eval(store, done.replace(modify_index=index, modify_time_ns=now_ns), evaluation)
+        _now_runs(store, index, job)
+    store.touch("allocs", "job_summary", "evals")
+
+
+def _done(evaluation: Evaluation, group: TaskGroup, deployment_id: str, view_index: int) -> Evaluation:
+    return evaluation.replace(
+        status=EVAL_COMPLETE,
+        status_description="",
+        failed_tg_allocs={},
+        queued_allocations={group.name: 0},
+        plan_annotations=None,
+        deployment_id=deployment_id,
+        snapshot_index=view_index,
+    )
+
+
+def _put_eval(store: StateStore, done: Evaluation, before: Evaluation) -> None:
+    store.evals[done.id] = done
+    if not before.terminal():
+        count_open(store, (done.namespace, done.job_id), -1)
+    store.changed_evals.append(done.id)
+
+
+def _now_runs(store: StateStore, index: int, job: Job) -> None:
+    """The status of a job that has got allocations."""
+    jobs, key = store.jobs, job.key
+    current = jobs.current.get(key)
+    if current is not job or job.parent_id or job.type == "system" or job.periodic or job.parameterized_job:
+        refresh_status(store, index, key)
+    elif job.status != "running":
+        jobs.rewrite(job.replace(status="running", modify_index=index))
+        store.touch("jobs")
+
+
+class _Summaries:
+    """Counts placements in the jobs' summaries. Lines that are the same are kept once."""
+
+    def __init__(self, store: StateStore, index: int) -> None:
+        self._table, self._index = store.jobs, index
+        self._first: dict[int, TaskGroupSummary] = {}
+
+    def count(self, job: Job, group: str, placed: int) -> bool:
+        """Notes that so many allocations of a job's group start, and that none is waited for. False for a job that was
+        purged since: its allocations do not count for the one that was registered under its name."""
+        key = job.key
+        summary = self._table.summaries.get(key)
+        if summary is None or summary.create_index != job.create_index:
+            return False
+        lines = summary.summary
+        line = lines.get(group, _NOTHING)
+        if line == _NOTHING:
+            line = self._first.setdefault(placed, TaskGroupSummary(starting=placed))
+        else:
+            line = line.replace(starting=line.starting + placed, queued=0)
+        self._table.summaries[key] = summary.replace(summary={**lines, group: line}, modify_index=self._index)
+        return True
+
+
+_NOTHING = TaskGroupSummary()
+
+
+def _open(
+    store: StateStore,
+    index: int,
+    now_ns: int,
+    deployment_id: str,
+    evaluation: Evaluation,
+    job: Job,
+    group: TaskGroup,
+    state: DeploymentState,
+    count: int,
+) -> None:
+    """Stores the deployment with what was placed for it."""
+    progress_by_ns = now_ns + state.progress_deadline_ns if state.progress_deadline_ns else 0
+    placed = state.replace(placed_allocs=count, require_progress_by_ns=state.require_progress_by_ns or progress_by_ns)
+    made = _deployment(deployment_id, evaluation, job, {group.name: placed})
+    store.deployments[deployment_id] = made.replace(
+        status_description=made.running_text(),
+        create_index=index,
+        create_time_ns=now_ns,
+        modify_index=index,
+        modify_time_ns=now_ns,
+    )
+    store.deployments_by_job.setdefault(job.key, {})[deployment_id] = None
+    store.changed_deployments.append(deployment_id)
+    store.touch("deployments")
+
+
+def _deployment(deployment_id: str, evaluation: Evaluation, job: Job, groups: dict[str, DeploymentState]) -> Deployment:
+    return Deployment(
+        id=deployment_id,
+        namespace=job.namespace,
+        job_id=job.id,
+        job_version=job.version,
+        job_modify_index=job.modify_index,
+        job_spec_modify_index=job.job_modify_index,
+        job_create_index=job.create_index,
+        task_groups=groups,
+        status=DEPLOYMENT_RUNNING,
+        eval_priority=evaluation.priority,
+    )
+
+
+def spell_out(store: StateStore, view_index: int, rows: c.Newcomers) -> list[tuple[c.PlanResult, Evaluation] | None]:
+    """The plan and the complete evaluation of each; None for those that cannot be carried out at all."""
+    columns = _Columns(rows)
+    if not columns.sound:
+        return [None] * len(rows.eval_ids)
+    out: list[tuple[c.PlanResult, Evaluation] | None] = []
+    start = 0
+    every = zip(
+        rows.eval_ids,
+        columns.versions,
+        columns.counts,
+        columns.deployments(),
+        columns.metric_records(store),
+        strict=True,
+    )
+    for eval_id, version, count, (deployment_id, state), metric in every:
+        nodes = columns.nodes[start : start + count]
+        start += count
+        found = _find(store, eval_id, version)
+        if found is None:
+            out.append(None)
+            continue
+        evaluation, job, group = found
+        block = c.PlaceBlock(
+            namespace=job.namespace,
+            job_id=job.id,
+            job_version=version,
+            group=group.name,
+            eval_id=eval_id,
+            deployment_id=deployment_id,
+            nodes=nodes.tobytes(),
+            name_indexes=np.arange(count, dtype=_U32).tobytes(),
+            metrics=metric,
+        )
+        opened = _deployment(deployment_id, evaluation, job, {group.name: state}) if state is not None else None
+        plan = c.PlanResult(
+            eval_id=eval_id,
+            namespace=job.namespace,
+            job_id=job.id,
+            all_at_once=job.all_at_once,
+            places=(block,),
+            deployment=opened,
+        )
+        out.append((plan, _done(evaluation, group, deployment_id, view_index)))
+    return out
