@@ -21,7 +21,8 @@ from typing import Any, TypeAlias
 import msgspec
 import trio
 
-from nomadpy.model.errors import Bug, NoLeader, NomadError, OutcomeUnknown, Refused, TimedOut
+from nomadpy.model.errors import Bug, NoLeader, NomadError, Refused, TimedOut
+from nomadpy.raft.asking import Asking, Request
 from nomadpy.raft.configuration import Configuration
 from nomadpy.raft.contract import Apply, Leadership, LogStatistics
 from nomadpy.raft.core import Core
@@ -45,6 +46,9 @@ Freeze: TypeAlias = Callable[[], Callable[[], bytes]]
 SLOW_SYNC_MS = 0.5
 _CYCLE_BYTES_MAX = 8 << 20
 _SNAPSHOT_RETRY_S = 60.0
+# What was just given out leaves while other tasks have had so many turns: the tasks that send may come after the log's
+# in the first one. So the others sync at the same time as this server, not after it.
+_TURNS_TO_LEAVE = 2
 
 
 class Snapshots(msgspec.Struct, frozen=True):
@@ -57,22 +61,6 @@ class Snapshots(msgspec.Struct, frozen=True):
     # Reads a state in another thread; what comes back exchanges the present one for it, and takes no time. Without it
     # ``restore`` is called while everything waits.
     prepare: Callable[[int, bytes], Callable[[], None]] | None = None
-
-
-class _Request:
-    """What a task waits for; ``begin`` hands it to the core, with itself as the ticket. One that is ``at_once`` is
-    answered as soon as that was done."""
-
-    __slots__ = ("abandoned", "answer", "at_once", "begin", "done", "size", "taken", "writes")
-
-    def __init__(
-        self, begin: Callable[[Core, object], None], *, writes: bool, size: int = 0, at_once: bool = False
-    ) -> None:
-        self.begin, self.writes, self.size, self.at_once = begin, writes, size, at_once
-        self.done = trio.Event()
-        self.answer: Answer | None = None
-        self.taken = False
-        self.abandoned = False
 
 
 class _Arrived(msgspec.Struct, frozen=True):
@@ -95,7 +83,7 @@ class _Prepared(msgspec.Struct, frozen=True):
     swap: Callable[[], None] = lambda: None
 
 
-_Event: TypeAlias = _Request | _Arrived | _Lost | _SnapshotDone | _Prepared
+_Event: TypeAlias = Request | _Arrived | _Lost | _SnapshotDone | _Prepared
 
 
 def _no_restore(index: int, _data: bytes) -> None:
@@ -125,7 +113,7 @@ class RaftLog:
         self._core: Core | None = None
         self._wal: Wal | None = None
         self._in, self._out = trio.open_memory_channel[_Event](4096)
-        self._open: set[_Request] = set()
+        self._asking = Asking()
         self._leadership, self._leadership_moved = Leadership(), trio.Event()
         self._proposed = 0
         self._sync_ms = self._sync_ms_average = 0.0
@@ -197,6 +185,7 @@ class RaftLog:
         core = self._make_core(wal, store)
         wal.sync()
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._asking.run)
             self._core = core
             await self._cycle(core, wal, store, nursery, [])
             task_status.started()
@@ -212,14 +201,14 @@ class RaftLog:
             core.propose(ticket, data)
 
         began_s = trio.current_time()
-        answer = await self._ask(_Request(begin, writes=True, size=len(data)), timeout_s)
+        answer = await self._ask(Request(begin, writes=True, size=len(data)), timeout_s)
         self._commit_ms = (trio.current_time() - began_s) * 1e3
         return answer.result
 
     async def read_index(self, *, timeout_s: float = 10.0) -> int:
         """Returns once this server's state holds everything that was acknowledged anywhere before the call. Raises
         NoLeader when it does not lead."""
-        return (await self._ask(_Request(Core.read_index, writes=False), timeout_s)).index
+        return (await self._ask(Request(Core.read_index, writes=False), timeout_s)).index
 
     async def change_voters(self, change: Change, server: str, *, timeout_s: float = 10.0) -> None:
         """Adds a server to those that vote, or removes it. One that is added has to be a learner that caught up
@@ -228,7 +217,7 @@ class RaftLog:
         def begin(core: Core, ticket: object) -> None:
             core.propose_conf(ticket, change, server)
 
-        await self._ask(_Request(begin, writes=True), timeout_s)
+        await self._ask(Request(begin, writes=True), timeout_s)
 
     def configuration(self) -> Configuration:
         """Who belongs to the log and, on its leader, how far each server is. Raises NoLeader before ``run``."""
@@ -260,11 +249,15 @@ class RaftLog:
                 raise NoLeader("this server does not lead")
             action(core)
 
-        await self._ask(_Request(begin, writes=False, at_once=True), timeout_s)
+        await self._ask(Request(begin, writes=False, at_once=True), timeout_s)
 
     async def receive(self, sender: str, message: Message) -> None:
         """Takes a message of another server, whose name was authenticated."""
-        await self._in.send(_Arrived(sender, message))
+        event = _Arrived(sender, message)
+        try:
+            self._in.send_nowait(event)
+        except trio.WouldBlock:
+            await self._in.send(event)
 
     async def connection_reset(self, server: str) -> None:
         """The connection to a server broke, or could not be made: if it led, an election is held at once instead of
@@ -286,36 +279,16 @@ class RaftLog:
             commit_ms_last=self._commit_ms,
         )
 
-    # --- asking ----------------------------------------------------------------------------------------------------
-
-    async def _ask(self, request: _Request, timeout_s: float) -> Answer:
+    async def _ask(self, request: Request, timeout_s: float) -> Answer:
         if self._core is None:
             raise NoLeader("the replicated log is not running")
-        with trio.move_on_after(timeout_s):
-            await self._in.send(request)
-            await request.done.wait()
-        if not request.done.is_set():
-            request.abandoned = True
-            if request.taken and request.writes:
-                raise OutcomeUnknown(f"the entry was proposed, but not committed within {timeout_s} s")
-            raise TimedOut(f"the replicated log did not answer within {timeout_s} s; nothing was changed")
-        if request.answer is None:
-            if request.taken and request.writes:
-                raise OutcomeUnknown("the replicated log stopped before it answered")
-            raise NoLeader("the replicated log stopped")
-        if request.answer.error is not None:
-            raise request.answer.error
-        return request.answer
+        return await self._asking.ask(self._in, request, timeout_s)
 
     def _fail_open_requests(self) -> None:
         with contextlib.suppress(trio.WouldBlock):
             while True:
-                event = self._out.receive_nowait()
-                if isinstance(event, _Request):
-                    self._open.add(event)
-        for request in self._open:
-            request.done.set()
-        self._open.clear()
+                self._out.receive_nowait()
+        self._asking.stop()
 
     # --- cycles ----------------------------------------------------------------------------------------------------
 
@@ -347,7 +320,7 @@ class RaftLog:
             except trio.WouldBlock:
                 break
             events.append(event)
-            size += event.size if isinstance(event, _Request) else 0
+            size += event.size if isinstance(event, Request) else 0
         return events
 
     async def _cycle(
@@ -370,10 +343,10 @@ class RaftLog:
         if (installed := core.take_installed()) is not None:
             store.adopt(await trio.to_thread.run_sync(store.write, installed))
             self._snapshot_at = installed.point.index
-        await self._sync(wal)
+        await self._sync(wal, something_leaves=bool(early))
         self._send_all(late)
         for answer in core.take_answers():
-            self._answer(answer)
+            self._asking.answer(answer)
         self._note_leadership(core)
         self._maybe_snapshot(core, store, nursery)
 
@@ -393,42 +366,34 @@ class RaftLog:
         elif isinstance(event, _Prepared):
             self._preparing = False
             core.prepared(event.snapshot, event.swap)
-        elif isinstance(event, _Request) and not event.abandoned:
+        elif isinstance(event, Request) and not event.abandoned:
             event.taken = True
-            self._open.add(event)
             self._proposed += event.writes
             try:
                 event.begin(core, event)
             except (NoLeader, Refused) as error:
-                self._answer(Answer(event, error=error))
+                self._asking.answer(Answer(event, error=error))
             else:
                 if event.at_once:
-                    self._answer(Answer(event))
-
-    def _answer(self, answer: Answer) -> None:
-        request = answer.ticket
-        if isinstance(request, _Request):
-            self._open.discard(request)
-            request.answer = answer
-            request.done.set()
+                    self._asking.answer(Answer(event))
 
     def _send_all(self, messages: list[tuple[str, Message]]) -> None:
         if self._send is not None:
             for recipient, message in messages:
                 self._send(recipient, message)
 
-    async def _sync(self, wal: Wal) -> None:
+    async def _sync(self, wal: Wal, *, something_leaves: bool) -> None:
         pending = wal.begin_sync()
         if pending is None:
-            await trio.lowlevel.checkpoint()
             return
         started = time.perf_counter()
         # Cut short, it would leave the log without knowing what is on disk.
         with trio.CancelScope(shield=True):
             try:
                 if self._sync_ms_average < SLOW_SYNC_MS:
+                    for _ in range(_TURNS_TO_LEAVE if something_leaves else 0):
+                        await trio.lowlevel.checkpoint()
                     pending.write()
-                    await trio.lowlevel.checkpoint()
                 else:
                     await trio.to_thread.run_sync(pending.write)
             except OSError as error:

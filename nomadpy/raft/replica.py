@@ -16,7 +16,7 @@ import msgspec
 from nomadpy.model.errors import Bug, NoLeader, OutcomeUnknown
 from nomadpy.raft.election import Election
 from nomadpy.raft.engine import Engine, Role
-from nomadpy.raft.entries import COMMAND, NO_OP, Entry
+from nomadpy.raft.entries import COMMAND, CONFIGURATION, NO_OP, Entry
 from nomadpy.raft.leadership import Leadership
 from nomadpy.raft.membership import configuration_at
 from nomadpy.raft.messages import Append, Beat, Message, Vote, VoteRequest
@@ -201,7 +201,8 @@ class Replica:
         index = self.wal.last + 1
         self.wal.append(data, index, self.engine.term)
         self._pending[index] = ticket
-        self.sync_configuration()
+        if data[:1] == CONFIGURATION:
+            self.sync_configuration()
 
     def answer(self, ticket: object, *, index: int = 0, result: Any = None, error: Exception | None = None) -> None:
         """Notes the outcome of what was asked."""

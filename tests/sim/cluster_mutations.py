@@ -168,7 +168,7 @@ MUTATIONS: dict[Mutation, tuple[str, int]] = {
     older_orders_obeyed: ("stale", 0),
     older_allocations_taken: ("stale", 0),
     two_schedulers_and_no_verification: ("tight", 0),
-    own_stops_held_against_others: ("judge", 36),
+    own_stops_held_against_others: ("judge", 76),
     broker_not_rebuilt: ("servers", 0),
     room_wakes_nobody: ("tight", 0),
     requests_not_remembered: ("servers", 0),
