@@ -230,12 +230,13 @@ class ServerNetwork:
         return bool(other and self._cluster_id) and other != self._cluster_id
 
     def address_of(self, server_id: str) -> str | None:
-        """Where a server listens for agents, None when nobody ever said."""
-        for member in self.servers():
-            if member.tags.get("id") == server_id:
-                return rpc_place_of(member)
+        """Where a server listens for agents; None when nobody ever said, or another one lives there now, as after its
+        disk was replaced: that one would get what is meant for both, over connections that cut each other off."""
+        servers = self.servers()
         known = self._known.servers.get(server_id)
-        return known.rpc if known is not None else None
+        place = next((rpc_place_of(m) for m in servers if m.tags.get("id") == server_id), known.rpc if known else None)
+        tenants = (m.tags.get("id") for m in servers if is_there(m) and rpc_place_of(m) == place)
+        return place if all(tenant == server_id for tenant in tenants) else None
 
     def _is_known(self, server_id: str) -> bool:
         in_log = self._log is not None and self._log.log is not None
