@@ -7,6 +7,7 @@ import os
 import pickle
 import resource
 import select
+import signal
 import socket
 import ssl
 import struct
@@ -89,10 +90,10 @@ class Crowd:
         halves = [connect(server, RPC_PORT) for _ in range(20)]
         for half in halves:
             half.sendall(RPC + struct.pack("<I", 100) + b"half")
-        idle = [connect(server, RPC_PORT, address=f"{CROWD}.{n // PER_ADDRESS + 1}") for n in range(N_IDLE)]
         # More than one address may have.
-        surplus = [connect(server, RPC_PORT) for _ in range(PER_ADDRESS)]
-        self._open = {one.fileno(): one for one in (*halves, *idle, *surplus)}
+        surplus = [connect(server, RPC_PORT) for _ in range(PER_ADDRESS + 50)]
+        idle = [connect(server, RPC_PORT, address=f"{CROWD}.{n // PER_ADDRESS + 1}") for n in range(N_IDLE)]
+        self._open = {one.fileno(): one for one in (*halves, *surplus, *idle)}
         self._poll = select.poll()
         for one in self._open:
             self._poll.register(one, select.POLLIN)
@@ -199,7 +200,7 @@ class Authority:
     def certificate(self, *names: str) -> tuple[Path, Path]:
         """The files of a certificate and of its key."""
         made = self._ca.issue_cert(*names)
-        cert, key = self._directory / f"{names[0]}.pem", self._directory / f"{names[0]}.key"
+        cert, key = (self._directory / f"{'-'.join(names)}.{kind}" for kind in ("pem", "key"))
         cert.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
         made.private_key_pem.write_to_path(key)
         return cert, key
@@ -230,6 +231,20 @@ def _say(server: Machine, context: ssl.SSLContext, said: bytes) -> bool:
                 return is_closed(one)
         except (ssl.SSLError, ConnectionError):
             return True
+
+
+def _shown(server: Machine, context: ssl.SSLContext) -> bytes | None:
+    with connect(server, RPC_PORT) as plain, context.wrap_socket(plain, server_hostname="server.global.nomad") as one:
+        return one.getpeercert(binary_form=True)
+
+
+def _changes_its_certificate(server: Machine, authority: Authority) -> None:
+    context = ssl.create_default_context(cafile=str(authority.ca_file))
+    context.load_cert_chain(*authority.certificate("client.global.nomad"))
+    before = _shown(server, context)
+    authority.certificate("server.global.nomad", "localhost")  # in the place of the one before
+    server.send(signal.SIGHUP)
+    until(lambda: _shown(server, context) != before, "another certificate")
 
 
 def test_certificates_of_others_and_of_clients_open_no_doors(locked: tuple[Cluster, Authority], tmp_path: Path) -> None:
@@ -263,6 +278,7 @@ def test_certificates_of_others_and_of_clients_open_no_doors(locked: tuple[Clust
         plain.sendall(RAFT + framed(b"x" * 40))
         assert is_closed(plain)
     assert gauges(leader)["nomad.nomad.rpc.tls_failed"] >= counted.get("nomad.nomad.rpc.tls_failed", 0) + 3
+    _changes_its_certificate(leader, authority)
     assert int(cluster.wait_leader().state()["term"]) <= int(state["term"]) + 2
     assert [one["ID"] for one in cluster.get("/v1/operator/raft/configuration")["Servers"]] == ids
     assert write(leader, Op("locked", WRITE, str(time.time())), timeout_s=10).outcome == DONE

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cluster_agents import NOMADPY, Cluster, Failed, Machine, until
+
+from nomadpy.agent.logs import LogTap
+from nomadpy.agent.main import run as run_agent
 
 Join = Callable[..., Machine]
 OTHER_KEY = "J+ey04+mZsbOGINtCLVuYbU0+tgqyJtu22VvYmUpFs8="
@@ -20,9 +24,22 @@ def members(cluster: Cluster, query: str = "") -> dict[str, dict[str, Any]]:
     return {one["Name"]: one for one in found}
 
 
-def nomadpy(address: str, *words: str) -> subprocess.CompletedProcess[str]:
+def begin(address: str, *words: str) -> subprocess.Popen[str]:
     env = {**os.environ, "NOMAD_ADDR": f"http://{address}:4646", "NO_COLOR": "1"}
-    return subprocess.run([str(NOMADPY), *words], env=env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.Popen(
+        [str(NOMADPY), *words],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def nomadpy(address: str, *words: str) -> subprocess.CompletedProcess[str]:
+    process = begin(address, *words)
+    out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
 def logged(machine: Machine, words: str) -> None:
@@ -57,6 +74,25 @@ def test_the_health_of_a_node_is_known(operated: Cluster) -> None:
     stub = until(look, "the health of the node")
     assert operated.get(f"/v1/node/{stub['ID']}?health=true")["Health"].keys() == stub["Health"].keys()
     assert members(operated, "?clients=true")[stub["ID"]]["Tags"]["name"] == stub["Name"]
+
+
+def test_whatever_agent_is_asked_a_task_is_heard_seen_and_entered(operated: Cluster) -> None:
+    spec = operated.witness_job("heard", 1)
+    spec["TaskGroups"][0]["Tasks"][0]["Config"]["args"][1] = "while :; do echo tick; sleep 0.2; done"
+    operated.submit(spec)
+    (alloc,) = operated.wait_running("heard", 1)
+    words = ["alloc", "exec", alloc["ID"], "/bin/sh", "-c", "echo in $NOMAD_TASK_NAME; exit 7"]
+    commands = [begin(machine.address, *words) for machine in operated.machines]
+    for machine in operated.machines:
+        url = f"http://{machine.address}:4646/v1/client/fs/logs/{alloc['ID']}?task=main&type=stdout&plain=true&follow=true"
+        with urllib.request.urlopen(url, timeout=20) as followed:
+            assert [followed.readline() for _ in range(3)] == [b"tick\n"] * 3
+        files = machine.api.get(f"/v1/client/fs/ls/{alloc['ID']}?path=alloc/logs")
+        assert "main.stdout.0" in [one["Name"] for one in files]
+    for command in commands:
+        said, complaint = command.communicate(timeout=60)
+        assert (command.returncode, said) == (7, "in main\n"), complaint
+    operated.purge("heard")
 
 
 def test_gossip_keys_are_changed_everywhere(operated: Cluster) -> None:
@@ -126,7 +162,7 @@ def test_a_failed_server_is_let_go_and_may_come_back(operated: Cluster) -> None:
     def votes_again() -> bool:
         servers = operated.get("/v1/operator/raft/configuration")["Servers"]
         assert sorted(one["Voter"] for one in servers) == [True] * 3, servers
-        return members(operated)[name]["Status"] == "alive"
+        return bool(members(operated)[name]["Status"] == "alive")
 
     until(votes_again, "three voters", timeout_s=40)
     operated.wait_whole()
@@ -219,13 +255,18 @@ def test_servers_that_expect_different_numbers_do_not_begin(operated: Cluster, t
         (["-bootstrap-expect", "1", "-retry-join", "provider=aws"], "", '"provider=aws" is no address to join'),
     ],
 )  # fmt: skip
-def test_a_server_that_cannot_run_says_why(tmp_path: Path, flags: list[str], config: str, sentence: str) -> None:
+def test_a_server_that_cannot_run_says_why(
+    flags: list[str], config: str, sentence: str,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("nomadpy.agent.main.set_up", lambda *_, **__: LogTap())  # the log of the tests stays as it is
     file = tmp_path / "agent.hcl"
     file.write_text(config)
     ports = ["-http-port", "0", "-rpc-port", "0", "-serf-port", "0"]
-    words = ["agent", "-server", "-bind", "127.0.0.1", "-data-dir", str(tmp_path / "data"), "-config", str(file)]
-    seen = nomadpy("127.0.0.1", *words, *ports, *flags)
-    assert (seen.returncode, sentence in seen.stderr, "Traceback" in seen.stderr) == (1, True, False), seen.stderr
+    words = ["-server", "-bind", "127.0.0.1", "-data-dir", str(tmp_path / "data"), "-config", str(file)]
+    assert run_agent([*words, *ports, *flags]) == 1
+    said = capsys.readouterr().err
+    assert (sentence in said, len(said.splitlines())) == (True, 1), said
 
 
 def test_a_data_directory_is_for_one_agent(operated: Cluster) -> None:
