@@ -1,14 +1,14 @@
 """Plans that only add allocations, many at once.
 
-Where plans stop nothing and give no allocation anything of its own, the order in which they are carried out does not
-matter as long as all of them fit together: what fits with all others fits after any of them. So they are verified by
-one sum per dimension and stored as one run of rows. If the sum says no, nothing is changed, and ``plans`` looks at each
-plan by itself.
+Where plans stop nothing and give no allocation anything of its own but ports, the order in which they are carried out
+does not matter as long as all of them fit together: what fits with all others fits after any of them. So they are
+verified by one sum per dimension, and by the sets of ports, and stored as one run of rows. If something does not fit,
+nothing is changed, and ``plans`` looks at each plan by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from nomadpy.model.demand import Demand, group_demand
 from nomadpy.state import commands as c
 from nomadpy.state.allocs import NewRows
-from nomadpy.state.apply import deployments
+from nomadpy.state.apply import deployments, ports
 from nomadpy.state.store import StateStore
 
 IntColumn = npt.NDArray[np.int64]
@@ -29,7 +29,7 @@ def place_fresh(store: StateStore, index: int, now_ns: int, plans: Sequence[c.Pl
     """Carries the plans out if they only add allocations and all fit; False, with nothing changed, otherwise."""
     if not all(_only_adds(plan) for plan in plans):
         return False
-    blocks = [_rows(store, block) for plan in plans for block in plan.places]
+    blocks = [_rows(store, block) for block in _blocks(plans)]
     found = [block for block in blocks if block is not None]
     if len(found) != len(blocks):
         return False
@@ -37,18 +37,25 @@ def place_fresh(store: StateStore, index: int, now_ns: int, plans: Sequence[c.Pl
     usage = Usage(nodes, [len(block.nodes) for block in found], [group_demand(block.group) for block in found])
     if not usage.fits(store):
         return False
+    with_ports = [(block, rows) for block, rows in zip(_blocks(plans), found, strict=True) if block.port_values]
+    claims = ports.Claims(store.nodes)
+    if not all(claims.take(block, rows.nodes) for block, rows in with_ports):
+        return False
     for plan in plans:
         if plan.deployment is not None:
             deployments.open_groups(store, index, now_ns, plan.deployment)
     if not found:
         return True
     usage.book(store)
+    claims.book()
     row = store.allocs.append(found, index=index, now_ns=now_ns)
-    for block in found:
-        count = len(block.nodes)
+    for block, rows in zip(_blocks(plans), found, strict=True):
+        count = len(rows.nodes)
+        if block.port_values:
+            ports.note(store, block, rows.group, row, rows.nodes, ports.values_of(block))
         if block.deployment_id:
             deployments.count_placed(store, index, now_ns, row, count=count)
-        store.jobs.count(block.job, block.group.name, index, starting=count, queued=-count)
+        store.jobs.count(rows.job, rows.group.name, index, starting=count, queued=-count)
         row += count
     store.touch("allocs", "job_summary")
     return True
@@ -56,8 +63,12 @@ def place_fresh(store: StateStore, index: int, now_ns: int, plans: Sequence[c.Pl
 
 def _only_adds(plan: c.PlanResult) -> bool:
     return not (plan.stops or plan.annotate or plan.in_place or plan.deployment_updates) and not any(
-        block.details or block.port_values for block in plan.places
+        block.details for block in plan.places
     )
+
+
+def _blocks(plans: Sequence[c.PlanResult]) -> Iterator[c.PlaceBlock]:
+    return (block for plan in plans for block in plan.places)
 
 
 def _rows(store: StateStore, block: c.PlaceBlock) -> NewRows | None:
@@ -69,7 +80,7 @@ def _rows(store: StateStore, block: c.PlaceBlock) -> NewRows | None:
     group = job.group(block.group) if job is not None else None
     if job is None or group is None or len(block.nodes) != len(block.name_indexes) or len(block.nodes) % 4:
         return None
-    if not block.nodes:
+    if not block.nodes or (block.port_values and not ports.are_sound(block, group)):
         return None
     nodes, names = np.frombuffer(block.nodes, _U32), np.frombuffer(block.name_indexes, _U32)
     return NewRows(job, group, nodes, names, block.eval_id, block.deployment_id, block.metrics)

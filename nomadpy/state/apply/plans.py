@@ -16,10 +16,10 @@ from nomadpy.model.alloc import EVICT, AllocDeploymentStatus, RescheduleTracker
 from nomadpy.model.demand import Demand, group_demand
 from nomadpy.model.evaluation import Evaluation
 from nomadpy.model.job import Job, TaskGroup
-from nomadpy.model.resources import AllocatedDevice, AllocatedPort
+from nomadpy.model.resources import AllocatedDevice
 from nomadpy.state import commands as c
 from nomadpy.state.allocs import CLIENT, DESIRED_CODE, NewRows
-from nomadpy.state.apply import deployments
+from nomadpy.state.apply import deployments, ports
 from nomadpy.state.apply.allocs import remember_status, set_client_status
 from nomadpy.state.apply.evals import put_evals, refresh_status
 from nomadpy.state.apply.fresh import place_fresh
@@ -30,8 +30,6 @@ from nomadpy.state.store import StateStore
 Numbers = npt.NDArray[np.uint32]
 Block = tuple[c.PlaceBlock, Job, TaskGroup, Numbers, npt.NDArray[np.bool_]]
 _Thing = tuple[str, ...]  # ("core", number) or (vendor, type, name, id) of a device
-_PORT_MAX = 65_535
-_PORT_BYTES = 8192
 
 
 class _Room:
@@ -260,16 +258,9 @@ def _place_all(store: StateStore, index: int, now_ns: int, plan: c.PlanResult, r
 
 def _is_sound(block: c.PlaceBlock, group: TaskGroup) -> bool:
     """Whether the arrays of a block belong together."""
-    count, odd = divmod(len(block.nodes), 4)
-    if odd or len(block.name_indexes) != len(block.nodes):
+    if len(block.nodes) % 4 or len(block.name_indexes) != len(block.nodes):
         return False
-    if not block.port_values:
-        return True
-    asked = len(group.networks[0].reserved_ports) + len(group.networks[0].dynamic_ports) if group.networks else 0
-    numbers = set(np.frombuffer(block.nodes, dtype="<u4").tolist())
-    return len(block.port_values) == 2 * count * asked and all(
-        len(block.port_hosts.get(number, ())) == asked for number in numbers
-    )
+    return not block.port_values or ports.are_sound(block, group)
 
 
 def _fitting(
@@ -334,31 +325,6 @@ def _lacking(
     return (counts > 0) & (counts * ask > free)
 
 
-def _port_rows(block: c.PlaceBlock) -> npt.NDArray[np.uint16]:
-    """The port numbers of a block, one row an allocation."""
-    return np.frombuffer(block.port_values, dtype="<u2").reshape(len(block.nodes) // 4, -1)
-
-
-def _port_sets(
-    rows: npt.NDArray[np.uint16], nodes: npt.NDArray[np.int64], hosts: Mapping[int, tuple[str, ...]]
-) -> Iterator[tuple[int, dict[str, int], bool]]:
-    """Per node the sets of its ports by address, and whether each occurs once."""
-    order = np.argsort(nodes, kind="stable")
-    numbers, counts = np.unique(nodes, return_counts=True)
-    start = 0
-    for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
-        mine = rows[order[start : start + count]]
-        start += count
-        ports: dict[str, bytearray] = {}
-        once = True
-        for ip, column in zip(hosts[number], mine.T.tolist(), strict=True):
-            held = ports.setdefault(ip, bytearray(_PORT_BYTES))
-            for port in column:
-                once = once and not held[port >> 3] & 1 << (port & 7)
-                held[port >> 3] |= 1 << (port & 7)
-        yield number, {ip: int.from_bytes(held, "little") for ip, held in ports.items()}, once
-
-
 def _collisions(
     store: StateStore,
     block: c.PlaceBlock,
@@ -367,14 +333,13 @@ def _collisions(
     room: _Room,
 ) -> list[int]:
     """The nodes on which a port of the block is not free; for the others the ports count as taken by the plan."""
-    rows = _port_rows(block)
     found = []
-    for number, ports, once in _port_sets(rows[keep], nodes[keep], block.port_hosts):
+    for number, sets, once in ports.by_node(ports.values_of(block)[keep], nodes[keep], block.port_hosts):
         used, placed = _used_ports(store, number, room), room.ports.setdefault(number, {})
-        if not once or any((used.get(ip, 0) | placed.get(ip, 0)) & bits for ip, bits in ports.items()):
+        if not once or any((used.get(ip, 0) | placed.get(ip, 0)) & bits for ip, bits in sets.items()):
             found.append(number)
             continue
-        for ip, bits in ports.items():
+        for ip, bits in sets.items():
             placed[ip] = placed.get(ip, 0) | bits
     return found
 
@@ -409,7 +374,7 @@ def _ports_taken(store: StateStore, number: int, detail: c.PlacedAlloc, room: _R
     used = _used_ports(store, number, room)
     placed = room.ports.get(number, {})
     for port in detail.ports:
-        if not 0 <= port.value <= _PORT_MAX:
+        if not 0 <= port.value <= ports.PORT_MAX:
             return True
         held = used.get(port.host_ip, 0) | placed.get(port.host_ip, 0)
         if not port.ignore_collision and held >> port.value & 1:
@@ -444,31 +409,15 @@ def _place_block(store: StateStore, index: int, now_ns: int, placed: Block) -> N
         if position in row_of:
             _set_detail(store, index, now_ns, row_of[position], detail)
     if block.port_values:
-        _set_ports(store, block, group, first, kept, _port_rows(block)[keep])
+        values = ports.values_of(block)[keep]
+        ports.note(store, block, group, first, kept, values)
+        for number, sets, _ in ports.by_node(values, kept.astype(np.int64), block.port_hosts):
+            store.nodes.add_port_sets(number, sets)
     if block.deployment_id:
         canaries = [row_of[at] for at, detail in sorted(block.details.items()) if detail.canary and at in row_of]
         deployments.count_placed(store, index, now_ns, first, count=len(kept), canary_rows=canaries)
     store.jobs.count(job, group.name, index, starting=len(kept), queued=-len(kept))
     store.touch("allocs", "job_summary")
-
-
-def _set_ports(
-    store: StateStore,
-    block: c.PlaceBlock,
-    group: TaskGroup,
-    first: int,
-    nodes: Numbers,
-    rows: npt.NDArray[np.uint16],
-) -> None:
-    """Notes the ports that the allocations of a block were given."""
-    asked = (*group.networks[0].reserved_ports, *group.networks[0].dynamic_ports)
-    for row, (number, values) in enumerate(zip(nodes.tolist(), rows.tolist(), strict=True), first):
-        store.allocs.edit(row).ports = tuple(
-            AllocatedPort(label=port.label, value=value, to=value if port.to == -1 else port.to, host_ip=ip)
-            for port, value, ip in zip(asked, values, block.port_hosts[number], strict=True)
-        )
-    for number, ports, _ in _port_sets(rows, nodes.astype(np.int64), block.port_hosts):
-        store.nodes.add_port_sets(number, ports)
 
 
 def _evict(store: StateStore, index: int, now_ns: int, alloc_id: str, *, by: int) -> None:
