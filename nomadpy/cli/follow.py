@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 from rich.text import Text
 
@@ -24,6 +26,9 @@ QUICK_POLLS = 40
 SETTLE_LIMIT_S = 300.0
 # How long an agent that answered before may stay away.
 AWAY_LIMIT_S = 30.0
+# A rollback that changes nothing that runs needs no deployment.
+ROLLBACK_LIMIT_S = 5.0
+ROLLING_BACK = " - rolling back to job version "
 PLACEMENT_FAILED = 2
 
 
@@ -35,22 +40,50 @@ class Follower:
         self.live = _Board(session) if session.is_live and not plain else None
         self.sight = Sight()
         self.polls = 0
+        self.waits_for_promotion = True
         self.started_s = time.monotonic()
 
     def follow(self, evaluation_id: str) -> int:
         """Watch until everything runs or has failed: 0 well, 1 failed, 2 not everything could be placed."""
         self._say(f'Monitoring evaluation "{evaluation_id[:8]}"', title=True)
+        return self._watch(lambda: self._evaluation(evaluation_id))
+
+    def follow_deployment(self, found: dict[str, Any]) -> int:
+        """Watch a deployment until it is over: 0 when it succeeded, 1 otherwise."""
+        self._say(f'Monitoring deployment "{found["ID"][:8]}"', title=True)
+        known = self._get(f"/v1/deployment/allocations/{found['ID']}") or []
+        self.sight = Sight(deployment=found, allocations=tuple(known))
+        return self._watch(lambda: self._deployment(found["ID"]))
+
+    def _watch(self, look: Callable[[], int]) -> int:
         try:
             with self.live or _Nothing():
-                code = self._evaluation(evaluation_id)
+                code = look()
+            self._close()
+            return self._follow_rollback() or code
         except KeyboardInterrupt:
             print("Stopped watching; what was submitted goes on.", file=sys.stderr)
             return 130
-        self._close()
-        return code
 
-    def _get(self, path: str) -> Any:
-        return get_patiently(self.session, path)
+    def _follow_rollback(self) -> int:
+        """Where the deployment failed and goes back to an earlier version, watches that, too; 1 then."""
+        failed = self.sight.deployment or {}
+        if failed.get("Status") != "failed" or ROLLING_BACK not in str(failed.get("StatusDescription")):
+            return 0
+        deadline_s = time.monotonic() + ROLLBACK_LIMIT_S
+        while time.monotonic() < deadline_s:
+            latest = self._get(f"/v1/job/{quote(failed['JobID'], safe='')}/deployment", namespace=failed["Namespace"])
+            if latest and latest["JobVersion"] > failed["JobVersion"]:
+                self.session.say(f"Version {failed['JobVersion']} failed; following version {latest['JobVersion']}.")
+                rollback = Follower(self.session, plain=self.live is None)
+                rollback.waits_for_promotion = False
+                rollback.follow_deployment(latest)
+                break
+            time.sleep(POLL_S)
+        return 1
+
+    def _get(self, path: str, **query: Any) -> Any:
+        return get_patiently(self.session, path, **query)
 
     def _evaluation(self, evaluation_id: str) -> int:
         while True:
@@ -83,6 +116,8 @@ class Follower:
             status = deployment.get("Status")
             if status in ("successful", "failed", "cancelled"):
                 return 0 if status == "successful" else 1
+            if progress.promotion_hint(deployment) and not self.waits_for_promotion:
+                return 1
             self._pause()
 
     def _settle(self, evaluation_id: str) -> int:

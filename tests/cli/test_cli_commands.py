@@ -114,6 +114,49 @@ def test_job_run_with_a_failed_deployment_exits_with_1(nomadpy: Run, cluster: An
     assert nomadpy("run", job_file).code == 1
 
 
+def test_a_rollback_is_followed_too(nomadpy: Run, cluster: Any, job_file: str) -> None:
+    said = "Failed due to unhealthy allocations - rolling back to job version 2"
+    cluster.on("GET", f"/v1/deployment/{p.DEPLOYMENT}", p.deployment(Status="failed", StatusDescription=said))
+    rollback = p.deployment(ID=p.EVAL, JobVersion=4, Status="running", StatusDescription="Deployment is running")
+    latest = iter([None, p.deployment(), rollback])
+    cluster.on("GET", "/v1/job/web/deployment", lambda _: next(latest))
+    steps = iter(["running", "successful"])
+    over = "Deployment completed successfully"
+    cluster.on(
+        "GET", f"/v1/deployment/{p.EVAL}", lambda _: rollback | {"Status": next(steps), "StatusDescription": over}
+    )
+    cluster.on("GET", f"/v1/deployment/allocations/{p.EVAL}", [])
+    seen = nomadpy("job", "run", job_file)
+    assert seen.code == 1, "what was asked for did not happen"
+    assert "Version 3 failed; following version 4." in seen.out
+    assert f'Deployment "{p.EVAL[:8]}": {over}' in seen.out
+    assert cluster.asked("GET", "/v1/job/web/deployment").query["namespace"] == ["default"]
+
+
+def test_a_rollback_that_waits_for_its_promotion_is_not_waited_for(nomadpy: Run, cluster: Any) -> None:
+    said = "Deployment marked as failed - rolling back to job version 2"
+    failed = p.deployment(Status="failed", StatusDescription=said)
+    cluster.on("GET", f"/v1/deployment/{p.DEPLOYMENT}", failed)
+    waits = "Deployment is running but requires manual promotion"
+    waiting = p.deployment(ID=p.EVAL, JobVersion=4, Status="running", StatusDescription=waits)
+    cluster.on("GET", "/v1/job/web/deployment", waiting)
+    cluster.on("GET", f"/v1/deployment/{p.EVAL}", waiting)
+    cluster.on("GET", f"/v1/deployment/allocations/{p.EVAL}", [])
+    assert nomadpy("deployment", "status", "-monitor", p.DEPLOYMENT).code == 1
+
+
+def test_deployment_status_follows_with_monitor(nomadpy: Run, cluster: Any) -> None:
+    steps = iter(["running", "running", "running", "successful"])
+    cluster.on("GET", f"/v1/deployment/{p.DEPLOYMENT}", lambda _: p.deployment(Status=next(steps)))
+    looks = iter([[p.alloc_stub()], [p.alloc_stub()], [p.alloc_stub(), p.alloc_stub(p.OTHER_ALLOC)]])
+    latest: list[Any] = []
+    cluster.on("GET", f"/v1/deployment/allocations/{p.DEPLOYMENT}", lambda _: next(looks, latest))
+    seen = nomadpy("deployment", "status", "-monitor", p.DEPLOYMENT)
+    assert seen.code == 0
+    assert f'Allocation "{p.OTHER_ALLOC[:8]}" created' in seen.out
+    assert f'Allocation "{p.ALLOC[:8]}" created' not in seen.out, "it was there before"
+
+
 def test_job_run_says_why_something_was_not_placed(nomadpy: Run, cluster: Any, job_file: str) -> None:
     failed = p.evaluation(FailedTGAllocs={"front": p.failed_metrics()}, BlockedEval=p.EVAL)
     cluster.on("GET", f"/v1/evaluation/{p.EVAL}", failed)

@@ -105,6 +105,15 @@ def test_job_run_draws_a_board(cluster: Any, terminals: list[Terminal], job_file
     assert "==>" not in terminal.seen
 
 
+def test_a_deployment_is_followed_on_a_board(cluster: Any, terminals: list[Terminal]) -> None:
+    cluster.on("GET", f"/v1/deployment/{p.DEPLOYMENT}", p.deployment(Status="running", StatusDescription="going on"))
+    terminal = opened(terminals, cluster.address, "deployment", "status", "-monitor", p.DEPLOYMENT)
+    terminal.until(f"Deployment {p.DEPLOYMENT[:8]} going on")
+    assert "Evaluation" not in terminal.seen
+    terminal.process.send_signal(2)
+    assert terminal.leave("Stopped watching") == 130
+
+
 @pytest.mark.parametrize("variable", ["NO_COLOR", "NOMAD_CLI_NO_COLOR"])
 def test_no_colour_on_a_terminal(cluster: Any, terminals: list[Terminal], variable: str) -> None:
     terminal = opened(terminals, cluster.address, "job", "status", **{variable: "1"})

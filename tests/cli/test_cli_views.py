@@ -276,6 +276,19 @@ def test_news_are_what_has_changed() -> None:
     assert progress.news(failed, failed) == []
 
 
+def test_an_allocation_that_was_there_before_the_evaluation_is_not_news_as_created() -> None:
+    old = p.alloc_stub(CreateIndex=30)
+    sight = progress.Sight(evaluation=p.evaluation(CreateIndex=35), allocations=(old,))
+    assert 'Allocation "a1a1a1a1" modified: node "f7b2c3d4", group "front"' in progress.news(progress.Sight(), sight)
+
+
+def test_the_board_of_a_deployment_alone_has_no_line_of_an_evaluation() -> None:
+    sight = progress.Sight(deployment=p.deployment(Status="running"), allocations=(p.alloc_stub(),))
+    lines = draw(progress.board(sight, 0, 0), 80)
+    assert not any("Evaluation" in line for line in lines)
+    assert any("Deployment d4d4d4d4" in line for line in lines)
+
+
 FACTS = top.Facts(
     address="http://127.0.0.1:4646",
     nodes=(p.node(), p.node(p.OTHER_NODE, Name="node-2", Status="down")),

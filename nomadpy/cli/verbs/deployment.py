@@ -13,7 +13,6 @@ from nomadpy.cli.session import Session
 from nomadpy.cli.verbs.job_write import follow
 
 Deployment = Annotated[str, typer.Argument(metavar="<deployment>")]
-_OVER = ("successful", "failed", "cancelled")
 
 
 def list_(
@@ -54,7 +53,12 @@ def status(
     session.show(views.detail(found, time.time_ns(), verbose=verbose))
     if verbose:
         _show_allocations(session, ident)
-    return _monitor(session, found) if monitor else 0
+    if not monitor:
+        return 0
+    from nomadpy.cli.follow import Follower
+
+    session.say()
+    return Follower(session).follow_deployment(found)
 
 
 def _show_allocations(session: Session, ident: str) -> None:
@@ -64,22 +68,6 @@ def _show_allocations(session: Session, ident: str) -> None:
     stubs = session.api.get(f"/v1/deployment/allocations/{ident}") or []
     session.say()
     session.show(section("Allocations", job_views.allocations(stubs, time.time_ns(), verbose=True)))
-
-
-def _monitor(session: Session, found: dict[str, Any]) -> int:
-    from nomadpy.cli.views.progress import Sight, news
-
-    before = Sight(deployment=found)
-    while before.deployment and before.deployment["Status"] not in _OVER:
-        time.sleep(1.0)
-        after = Sight(
-            deployment=session.api.get(f"/v1/deployment/{found['ID']}"),
-            allocations=tuple(session.api.get(f"/v1/deployment/allocations/{found['ID']}") or []),
-        )
-        for line in news(before, after):
-            session.say(f"    {time.strftime('%Y-%m-%dT%H:%M:%S%z')}: {line}")
-        before = after
-    return 0 if before.deployment and before.deployment["Status"] == "successful" else 1
 
 
 def fail(session: Session, deployment: Deployment, *, detach: Detach = False, verbose: Verbose = False) -> int:

@@ -39,7 +39,8 @@ class Sight:
 def board(sight: Sight, frame: int, elapsed_ns: int) -> RenderableType:
     """The board: the evaluation, the counts per task group, and the deployment when there is one."""
     wheel = SPINNER[frame % len(SPINNER)]
-    parts: list[RenderableType] = [_evaluation_line(sight, wheel, elapsed_ns)]
+    is_evaluation = bool(sight.evaluation) or sight.deployment is None
+    parts: list[RenderableType] = [_evaluation_line(sight, wheel, elapsed_ns)] if is_evaluation else []
     rows = _group_rows(sight)
     if rows:
         parts.append(Indented(Columns(["Task Group", "Desired", "Placed", "Running", "Healthy", "Failed"], rows)))
@@ -151,7 +152,7 @@ def news(before: Sight, after: Sight) -> list[str]:
     known = {one["ID"]: one for one in before.allocations}
     for allocation in after.allocations:
         earlier = known.get(allocation["ID"])
-        lines += _allocation_news(earlier, allocation)
+        lines += _allocation_news(earlier, allocation, int(after.evaluation.get("CreateIndex") or 0))
     lines += _deployment_news(before.deployment, after.deployment)
     seen = set(troubles(before))
     lines += [line for line in troubles(after) if line not in seen]
@@ -160,12 +161,13 @@ def news(before: Sight, after: Sight) -> list[str]:
     return lines
 
 
-def _allocation_news(before: dict[str, Any] | None, after: dict[str, Any]) -> list[str]:
+def _allocation_news(before: dict[str, Any] | None, after: dict[str, Any], since: int) -> list[str]:
     ident, group = short(after["ID"]), after.get("TaskGroup", "")
     status = after.get("ClientStatus", "")
     if before is None:
         where = f'node "{short(after.get("NodeID", ""))}", group "{group}"'
-        lines = [f'Allocation "{ident}" created: {where}']
+        happened = "modified" if (after.get("CreateIndex") or since) < since else "created"
+        lines = [f'Allocation "{ident}" {happened}: {where}']
         return lines if status == "pending" else [*lines, f'Allocation "{ident}" is {status}']
     lines = []
     if before.get("ClientStatus") != status:
