@@ -53,6 +53,8 @@ class Follower:
         self._say(f'Monitoring deployment "{found["ID"][:8]}"', title=True)
         known = self._get(f"/v1/deployment/allocations/{found['ID']}") or []
         self.sight = Sight(deployment=found, allocations=tuple(known))
+        if self.live:
+            self.live.show(self.sight)
         return self._watch(lambda: self._deployment(found["ID"]))
 
     def _watch(self, look: Callable[[], int]) -> int:

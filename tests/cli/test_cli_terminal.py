@@ -108,7 +108,7 @@ def test_job_run_draws_a_board(cluster: Any, terminals: list[Terminal], job_file
 def test_a_deployment_is_followed_on_a_board(cluster: Any, terminals: list[Terminal]) -> None:
     cluster.on("GET", f"/v1/deployment/{p.DEPLOYMENT}", p.deployment(Status="running", StatusDescription="going on"))
     terminal = opened(terminals, cluster.address, "deployment", "status", "-monitor", p.DEPLOYMENT)
-    terminal.until(f"Deployment {p.DEPLOYMENT[:8]} going on")
+    terminal.until("Running")
     assert "Evaluation" not in terminal.seen
     terminal.process.send_signal(2)
     assert terminal.leave("Stopped watching") == 130
