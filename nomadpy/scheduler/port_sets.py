@@ -11,10 +11,11 @@ import numpy as np
 from nomadpy.model.node import Node
 from nomadpy.model.resources import NetworkResource
 from nomadpy.scheduler.ports import NodeAddress, host_alias, missing_alias
+from nomadpy.scheduler.targets import is_reference
+from nomadpy.state.port_bits import bit_set
 from nomadpy.state.view import IntColumn
 
-_PROBES = 20
-_BYTES = 8192
+_PROBES, _MANY = 20, 16
 UsedPorts = Callable[[int], dict[str, int]]
 
 
@@ -47,97 +48,115 @@ class PortSets:
     ) -> None:
         self._network, self._node_of, self._addresses_of, self._used_of = network, node_of, addresses_of, used_of
         self._rng = rng
-        self._n_static = len(network.reserved_ports)
-        self._width = self._n_static + len(network.dynamic_ports)
+        self._asked = (*network.reserved_ports, *network.dynamic_ports)
+        self._same_everywhere = not any(is_reference(port.host_network) for port in self._asked)
+        self._aliases: tuple[str | None, ...] | None = None
         self.short: dict[int, tuple[int, str]] = {}
 
     def give(self, nodes: IntColumn | Sequence[int]) -> PortColumns | None:
         """Ports for an allocation on each of the nodes, which may occur more than once. None when some node cannot
         give them: ``short`` then says how many allocations it could, and what is missing for another one."""
         self.short = {}
+        width = len(self._asked)
         at = np.asarray(nodes, dtype=np.int64)
-        order = np.argsort(at, kind="stable")
         numbers, counts = np.unique(at, return_counts=True)
-        values = np.zeros((len(at), self._width), dtype="<u2")
+        # Chance that has to be asked of the operating system costs more than all the rest.
+        rng = random.Random(self._rng.getrandbits(64)) if len(at) >= _MANY else self._rng
+        given: list[int] = []
         hosts: dict[int, tuple[str, ...]] = {}
         taken: list[tuple[int, str, int]] = []
-        start = 0
         for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
-            rows = order[start : start + count]
-            start += count
-            shelf = _Shelf(self._node_of[number], self._addresses_of(number), self._used_of(number), self._network)
-            given, problem = shelf.give(count, self._rng)
+            shelf = self._shelf(number)
+            problem = shelf.give(count, rng)
             if problem:
-                self.short[number] = len(given) // max(self._width, 1), problem
+                self.short[number] = len(shelf.given) // max(width, 1), problem
                 continue
-            values[rows] = np.array(given, dtype="<u2").reshape(count, self._width)
+            given += shelf.given
             hosts[number] = shelf.hosts
             taken += [(number, ip, bits) for ip, bits in shelf.taken()]
-        return None if self.short else PortColumns(values.tobytes(), hosts, tuple(taken))
+        if self.short:
+            return None
+        values = np.zeros((len(at), width), dtype="<u2")
+        values[np.argsort(at, kind="stable")] = np.array(given, dtype="<u2").reshape(len(at), width)
+        return PortColumns(values.tobytes(), hosts, tuple(taken))
+
+    def _shelf(self, number: int) -> _Shelf:
+        node = self._node_of[number]
+        assert node is not None
+        aliases = self._aliases
+        if aliases is None:
+            aliases = tuple(host_alias(port, node) for port in self._asked)
+            if self._same_everywhere:
+                self._aliases = aliases
+        return _Shelf(node, self._addresses_of(number), self._used_of(number), self._network, aliases)
 
 
 class _Shelf:
-    """The ports of one node while they are given out. Each address has its set as bytes, bit n of which is port n."""
+    """The ports of one node while they are given out. ``given`` are those of each allocation, one after the other;
+    ``hosts`` is the address of each port of an allocation. ``aliases`` are the host networks that they are wanted on.
+    """
 
     def __init__(
-        self, node: Node | None, addresses: tuple[NodeAddress, ...], used: dict[str, int], network: NetworkResource
+        self,
+        node: Node,
+        addresses: tuple[NodeAddress, ...],
+        used: dict[str, int],
+        network: NetworkResource,
+        aliases: tuple[str | None, ...],
     ) -> None:
-        assert node is not None
         self._network = network
-        self._before: dict[str, int] = {}
-        for address in addresses:
-            known = self._before.get(address.ip, used.get(address.ip, 0))
-            self._before[address.ip] = known | address.reserved
-        self._now = {ip: bytearray(bits.to_bytes(_BYTES, "little")) for ip, bits in self._before.items()}
-        self.problem = missing_alias(network, node, addresses)
-        self.hosts: tuple[str, ...] = ()
-        self._same: list[tuple[str, ...]] = []
         self._range = node.node_resources.min_dynamic_port, node.node_resources.max_dynamic_port
-        if not self.problem:
-            for port in (*network.reserved_ports, *network.dynamic_ports):
-                alias = host_alias(port, node)
-                same = tuple(address.ip for address in addresses if address.alias == alias)
-                self.hosts = (*self.hosts, same[0])
-                self._same.append(same)
+        self._used: dict[str, int] = {}
+        by_alias: dict[str | None, list[str]] = {}
+        for address in addresses:
+            known = self._used.get(address.ip, used.get(address.ip, 0))
+            self._used[address.ip] = known | address.reserved
+            by_alias.setdefault(address.alias, []).append(address.ip)
+        self._new: dict[str, set[int]] = {ip: set() for ip in self._used}
+        self.given: list[int] = []
+        self.hosts: tuple[str, ...] = ()
+        self._same: list[list[str]] = []
+        self.problem = ""
+        if by_alias.keys() >= set(aliases):
+            self._same = [by_alias[alias] for alias in aliases]
+            self.hosts = tuple([same[0] for same in self._same])
+        else:
+            self.problem = missing_alias(network, node, addresses)
 
-    def give(self, count: int, rng: random.Random) -> tuple[list[int], str]:
-        """The ports of ``count`` allocations, one after the other, and what is missing for the rest."""
-        given: list[int] = []
+    def give(self, count: int, rng: random.Random) -> str:
+        """Gives ports to ``count`` allocations; answers what is missing for the rest, or ""."""
         if self.problem:
-            return given, self.problem
+            return self.problem
+        statics, given = self._network.reserved_ports, self.given
+        sets = [(self._used[ip], self._new[ip]) for ip in self.hosts[len(statics) :]]
         low, high = self._range
-        span = high - low + 1
-        random_ = rng.random
-        statics = self._network.reserved_ports
-        sets = [self._now[ip] for ip in self.hosts]
         for _ in range(count):
-            for port, same, ports in zip(statics, self._same, sets, strict=False):
-                byte, bit = port.value >> 3, 1 << (port.value & 7)
-                if any(self._now[ip][byte] & bit for ip in same):
-                    return given, f"network: reserved port collision {port.label}={port.value}"
-                ports[byte] |= bit
+            for port, same, ip in zip(statics, self._same, self.hosts, strict=False):
+                if any(port.value in self._new[other] or self._used[other] >> port.value & 1 for other in same):
+                    return f"network: reserved port collision {port.label}={port.value}"
+                self._new[ip].add(port.value)
                 given.append(port.value)
-            for ports in sets[len(statics) :]:
-                for _ in range(_PROBES):
-                    value = low + int(random_() * span)
-                    byte, bit = value >> 3, 1 << (value & 7)
-                    if not ports[byte] & bit:
-                        break
-                else:
-                    free = [p for p in range(low, high + 1) if not ports[p >> 3] & 1 << (p & 7)]
-                    if not free:
-                        return given, "network: dynamic port selection failed"
-                    value = rng.choice(free)
-                    byte, bit = value >> 3, 1 << (value & 7)
-                ports[byte] |= bit
+            for used, new in sets:
+                value = _draw(used, new, low, high, rng)
+                if value < 0:
+                    return "network: dynamic port selection failed"
+                new.add(value)
                 given.append(value)
-        return given, ""
+        return ""
 
     def taken(self) -> list[tuple[str, int]]:
         """The sets of what was given, by address."""
-        found = []
-        for ip, ports in self._now.items():
-            bits = int.from_bytes(ports, "little") ^ self._before[ip]
-            if bits:
-                found.append((ip, bits))
-        return found
+        return [(ip, bit_set(ports)) for ip, ports in self._new.items() if ports]
+
+
+def _draw(used: int, new: set[int], low: int, high: int, rng: random.Random) -> int:
+    """A free port of the range, -1 when there is none. A few random probes nearly always hit."""
+    if low > high:
+        return -1
+    span, chance = high - low + 1, rng.random
+    for _ in range(_PROBES):
+        value = low + int(chance() * span)
+        if value not in new and not used >> value & 1:
+            return value
+    free = [port for port in range(low, high + 1) if port not in new and not used >> port & 1]
+    return rng.choice(free) if free else -1

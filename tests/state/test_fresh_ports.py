@@ -15,7 +15,7 @@ from state_world import World
 from nomadpy.model.resources import NetworkResource, Port
 from nomadpy.state import commands as c
 from nomadpy.state.apply import plans
-from nomadpy.state.apply.ports import bit_set
+from nomadpy.state.port_bits import bit_set
 from nomadpy.state.store import StateStore
 
 NETWORKS = (

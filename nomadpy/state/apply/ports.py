@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -12,24 +12,11 @@ from nomadpy.model.job import TaskGroup
 from nomadpy.model.resources import AllocatedPort
 from nomadpy.state import commands as c
 from nomadpy.state.nodes import NodeTable
+from nomadpy.state.port_bits import bit_set
 from nomadpy.state.store import StateStore
 
 PORT_MAX = 65_535
-_FEW, _BYTES = 16, 8192
 Values = npt.NDArray[np.uint16]
-
-
-def bit_set(ports: Collection[int]) -> int:
-    """The ports as the bits of a number: bit n is port n."""
-    if len(ports) < _FEW:
-        bits = 0
-        for port in ports:
-            bits |= 1 << port
-        return bits
-    held = bytearray(_BYTES)
-    for port in ports:
-        held[port >> 3] |= 1 << (port & 7)
-    return int.from_bytes(held, "little")
 
 
 def are_sound(block: c.PlaceBlock, group: TaskGroup) -> bool:
