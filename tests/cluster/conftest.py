@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import cut_network
@@ -12,7 +13,8 @@ from cluster_agents import Cluster, running_cluster
 @pytest.fixture(scope="package")
 def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three servers and three clients on the loopback."""
-    with running_cluster(tmp_path_factory.mktemp("shared"), clients=3) as cluster:
+    clients = int(os.environ.get("NOMADPY_TEST_CLIENTS", "3"))
+    with running_cluster(tmp_path_factory.mktemp("shared"), clients=clients) as cluster:
         yield cluster
 
 

@@ -34,7 +34,11 @@ def shared_brittle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster
         machine.env["NOMADPY_FAULTS"] = str(cluster.directory / "faults")
     equip(cluster)
     with contextlib.closing(cluster):
-        yield cluster.start()
+        cluster.start()
+        autopilot = cluster.get("/v1/operator/autopilot/configuration")
+        autopilot["ServerStabilizationTime"] = "1s"
+        cluster.ask("PUT", "/v1/operator/autopilot/configuration", autopilot)
+        yield cluster
 
 
 @pytest.fixture

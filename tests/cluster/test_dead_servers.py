@@ -27,7 +27,7 @@ def test_a_killed_leader_is_replaced_under_64_writers(cluster: Cluster) -> None:
 
 
 def test_all_servers_killed_at_once_lose_nothing(cluster: Cluster) -> None:
-    rounds = int(os.environ.get("NOMADPY_TEST_ROUNDS", "3"))
+    rounds = int(os.environ.get("NOMADPY_TEST_ROUNDS", "2"))
     with Writers(cluster, 24, keys=8, name="all") as writers:
         for _ in range(rounds):
             writers.wait_more(100)

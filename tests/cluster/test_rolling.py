@@ -1,16 +1,21 @@
-"""Agents are restarted one after the other, some with a newer version, while tasks run and jobs are submitted."""
+"""Agents are restarted one after the other, some with a newer version, while tasks run and jobs are submitted.
+
+``NOMADPY_TEST_TASKS`` and ``NOMADPY_TEST_CLIENTS`` make it more of both.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 from pathlib import Path
 
-from cluster_agents import ROOT, Cluster, is_alive
+from cluster_agents import ROOT, Cluster, Machine, is_alive
 from trouble import picture
 
 NEWER = [sys.executable, str(Path(__file__).with_name("newer_agent.py"))]
+N_TASKS = int(os.environ.get("NOMADPY_TEST_TASKS", "6"))
 OLDER = [str(ROOT / ".venv" / "bin" / "nomadpy")]
 
 
@@ -45,39 +50,31 @@ class Submitter:
             self.submitted.append(job_id)
 
 
-def _check(cluster: Cluster, submitter: Submitter, job_id: str, before: dict[str, object]) -> None:
+def test_a_rolling_upgrade_fails_no_submit_and_restarts_no_task(cluster: Cluster) -> None:
+    """Every agent is restarted: the followers, then the leader, then the clients. Half of them come back as a newer
+    version, which adds a field to whatever agents tell each other and to what is written; they lead, too. Then those
+    go back."""
+    cluster.submit(cluster.witness_job("rolling", N_TASKS))
+    cluster.wait_running("rolling", N_TASKS, timeout_s=120)
+    before = picture(cluster, "rolling")
+    newer = [*cluster.followers(), *cluster.clients[: len(cluster.clients) // 2]]
+    with Submitter(cluster, "during") as submitter:
+        for machine in [*cluster.followers(), cluster.wait_leader(), *cluster.clients]:
+            _restart(cluster, machine, NEWER if machine in newer else OLDER)
+        for machine in newer:
+            _restart(cluster, machine, OLDER)
     assert submitter.problem is None, submitter.problem
     assert len(submitter.submitted) > 10
     stored = {job["ID"] for job in cluster.get("/v1/jobs")}
     assert set(submitter.submitted) <= stored
-    assert picture(cluster, job_id) == before
-    assert all(is_alive(pid) for _, pid in cluster.witnessed(job_id))
-    cluster.purge(job_id)
+    assert all("this is a newer agent" in machine.log() for machine in newer)
+    assert picture(cluster, "rolling") == before
+    assert all(is_alive(pid) for _, pid in cluster.witnessed("rolling"))
+    cluster.purge("rolling")
 
 
-def test_a_rolling_restart_fails_no_submit_and_restarts_no_task(cluster: Cluster) -> None:
-    cluster.submit(cluster.witness_job("rolling", 6))
-    cluster.wait_running("rolling", 6)
-    before = picture(cluster, "rolling")
-    with Submitter(cluster, "during") as submitter:
-        for machine in [*cluster.followers(), cluster.wait_leader(), *cluster.clients]:
-            assert machine.end(signal.SIGTERM) == 0
-            machine.start()
-            cluster.wait_whole()
-    _check(cluster, submitter, "rolling", before)
-
-
-def test_a_rolling_upgrade_with_words_that_older_agents_do_not_know(cluster: Cluster) -> None:
-    """The newer version adds a field to what agents tell each other. Some servers go first, then a client, and back."""
-    cluster.submit(cluster.witness_job("upgrade", 6))
-    cluster.wait_running("upgrade", 6)
-    before = picture(cluster, "upgrade")
-    with Submitter(cluster, "upgrade") as submitter:
-        for entry in (NEWER, OLDER):
-            for machine in (*cluster.servers[:2], cluster.clients[0]):
-                machine.end(signal.SIGTERM)
-                machine.entry = entry
-                machine.start()
-                cluster.wait_whole()
-    assert "a newer agent" in cluster.servers[0].log()
-    _check(cluster, submitter, "upgrade", before)
+def _restart(cluster: Cluster, machine: Machine, entry: list[str]) -> None:
+    assert machine.end(signal.SIGTERM) == 0
+    machine.entry = entry
+    machine.start()
+    cluster.wait_whole()

@@ -13,9 +13,9 @@ from register_writers import Writers, check
 from trouble import picture
 
 # Beyond the time in which a dead machine is noticed and replaced, about 3 s.
-STOPPED_S = float(os.environ.get("NOMADPY_TEST_STOPPED_S", "7"))
-BLIP_S = float(os.environ.get("NOMADPY_TEST_BLIP_S", "6"))
-AFTER_S = 4.0
+STOPPED_S = float(os.environ.get("NOMADPY_TEST_STOPPED_S", "5.5"))
+BLIP_S = float(os.environ.get("NOMADPY_TEST_BLIP_S", "5"))
+AFTER_S = 2.5
 
 
 def test_a_stopped_leader_comes_back_and_nothing_restarts(torn: Cluster) -> None:

@@ -19,7 +19,7 @@ Join = Callable[..., Machine]
 @pytest.fixture(scope="package")
 def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three servers and a client whose gossip is encrypted."""
-    more = f'server {{ encrypt = "{KEY}" }}\n'
+    more = f'server {{\n encrypt = "{KEY}"\n min_heartbeat_ttl = "3s"\n heartbeat_grace = "4s"\n}}\n'
     with running_cluster(tmp_path_factory.mktemp("operated"), clients=1, more=more) as cluster:
         yield cluster
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cluster_agents import Cluster, Machine, until
@@ -44,8 +45,10 @@ def test_without_a_leader_only_stale_reads_are_answered(lonely: Machine) -> None
     assert headers["x-nomad-knownleader"] == "false"
     assert int(headers["x-nomad-lastcontact"]) >= 0
     assert int(headers["x-nomad-index"]) > 0
-    for path, method in (("/v1/jobs", "GET"), ("/v1/job/known?purge=true", "DELETE")):
-        status, _, text = ask(lonely, path, method)
+    asked = (("/v1/jobs", "GET"), ("/v1/job/known?purge=true", "DELETE"))
+    with ThreadPoolExecutor() as threads:
+        answers = threads.map(lambda one: ask(lonely, *one), asked)
+    for status, _, text in answers:
         assert (status, "No cluster leader" in text) == (500, True), text
 
 
