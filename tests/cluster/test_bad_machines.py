@@ -167,8 +167,9 @@ def test_slow_disks_cost_time_and_no_leader(brittle: Cluster) -> None:
 
 
 def test_power_that_fails_everywhere_loses_nothing_acknowledged(brittle: Cluster) -> None:
+    rounds = int(os.environ.get("NOMADPY_TEST_ROUNDS", "2"))
     with Writers(brittle, 16, keys=8, name="power") as writers:
-        for _ in range(2):
+        for _ in range(rounds):
             writers.wait_more(100)
             for server in brittle.servers:
                 server.send(signal.SIGKILL)
