@@ -400,10 +400,14 @@ async def test_a_paused_broker_hands_nothing_out(autojump_clock: MockClock, worl
 async def test_registration_can_be_switched_off(autojump_clock: MockClock, world: World) -> None:
     config = SchedulerConfiguration(reject_job_registration=True)
     await world.server.fleet.set_scheduler_config(ANYONE, config, cas=None)
+    request = JobRegisterRequest(job=raw(make_job()))
     user = ANYONE.replace(management=False, capabilities={"default": ("submit-job",)})
-    with pytest.raises(Forbidden, match="Job registration, dispatch, and scale are disabled by the scheduler"):
-        await world.server.jobs.register(user, JobRegisterRequest(job=raw(make_job())))
-    assert (await world.register(make_job())).eval_id
+    for caller in (user, ANYONE):
+        with pytest.raises(Forbidden, match="Job registration, dispatch, and scale are disabled by the scheduler"):
+            await world.server.jobs.register(caller, request)
+    assert world.server.store.job("default", "job") is None
+    operator = ANYONE.replace(accessor_id="f0d0cbd3-9a2f-4d3c-8a1c-000000000001")
+    assert (await world.server.jobs.register(operator, request)).eval_id
 
 
 # --- a new leader -----------------------------------------------------------------------------------------------------
