@@ -12,14 +12,13 @@ Swap = Callable[[], None]
 
 
 class Arrival:
-    """One snapshot at a time. ``reads_beside``: the caller reads whole ones (``take_whole``)."""
+    """One snapshot at a time. ``reads_beside``: the caller stores and reads it (``on_the_way``)."""
 
     def __init__(self, *, reads_beside: bool) -> None:
         self._reads_beside = reads_beside
         self._incoming: IncomingSnapshot | None = None
-        # A whole one that the caller has to read, or is reading, and what came of that.
+        # A whole one that the caller is reading, and what came of that.
         self._whole: IncomingSnapshot | None = None
-        self._whole_taken = False
         self._prepared: tuple[Snapshot, Swap] | None = None
 
     def take(self, chunk: SnapshotChunk) -> SnapshotSeen | Snapshot | None:
@@ -38,16 +37,16 @@ class Arrival:
         # A damaged one is asked for from the beginning.
         return whole.snapshot() or _seen(chunk, 0)
 
-    def take_whole(self) -> IncomingSnapshot | None:
-        """A snapshot to read, once."""
-        if self._whole is None or self._whole_taken:
-            return None
-        self._whole_taken = True
-        return self._whole
+    def on_the_way(self, commit_index: int) -> IncomingSnapshot | None:
+        """The snapshot of which some arrived, or all, until ``prepared``. One that the log has overtaken is given
+        up."""
+        if self._incoming is not None and self._incoming.meta.point.index <= commit_index:
+            self._incoming = None
+        return self._whole or self._incoming
 
     def prepared(self, snapshot: Snapshot | None, swap: Swap) -> None:
         """It was read; None when it was damaged."""
-        self._whole, self._whole_taken = None, False
+        self._whole = None
         self._prepared = (snapshot, swap) if snapshot is not None else None
 
     def take_prepared(self) -> tuple[Snapshot, Swap] | None:

@@ -3,7 +3,7 @@
 One cycle is ``early, late = step(now, inbound, proposals)``; then the caller
 
 1. sends ``early``,
-2. stores the snapshot that ``take_installed`` returns, if any (or hands it over as ``take_arrived`` says),
+2. stores the snapshot that ``take_installed`` returns, if any (or sees to it as ``arriving`` says),
 3. syncs the log (``wal.sync()``; it must be synced once after construction, too),
 4. sends ``late`` and gives out ``take_answers()``,
 
@@ -77,7 +77,7 @@ class Core:
         self, name: str, voters: tuple[str, ...], wal: Wal, store: SnapshotStore, *, machine: StateMachine,
         rng: random.Random, now: float, settings: RaftSettings | None = None, reads_beside: bool = False,
     ) -> None:  # fmt: skip
-        """``reads_beside``: the caller reads the snapshots that arrive (``take_arrived``)."""
+        """``reads_beside``: the caller stores and reads the snapshots that arrive (``arriving``)."""
         self._replica = Replica(
             name, voters, wal, store, machine=machine, settings=settings or RaftSettings(), rng=rng, now=now
         )
@@ -201,10 +201,13 @@ class Core:
         snapshot, self._replica.to_store = self._replica.to_store, None
         return snapshot
 
-    def take_arrived(self) -> IncomingSnapshot | None:
-        """A snapshot that arrived whole. The caller joins its parts, stores it durably and reads the state in it, all
-        in its own time and in another thread, then calls ``prepared``; meanwhile the log goes on."""
-        return self._arrival.take_whole()
+    @property
+    def arriving(self) -> IncomingSnapshot | None:
+        """A snapshot of the leader that is on its way into this server. The caller may store its parts as they come.
+        When it is complete the caller stores it durably and reads the state in it, all in its own time and in another
+        thread, then calls ``prepared``; meanwhile the log goes on. When this is another one, or None, before the one
+        so far was complete, that one never will be."""
+        return self._arrival.on_the_way(self._replica.engine.commit_index)
 
     def prepared(self, snapshot: Snapshot | None, swap: Swap) -> None:
         """What came of it: the next cycle calls ``swap``, which exchanges the state, unless the log got as far by

@@ -21,18 +21,19 @@ from typing import Any, TypeAlias
 import msgspec
 import trio
 
-from nomadpy.model.errors import Bug, NoLeader, NomadError, Refused, TimedOut
+from nomadpy.model.errors import Bug, NoLeader, Refused, TimedOut
 from nomadpy.raft.asking import Asking, Request
 from nomadpy.raft.configuration import Configuration
 from nomadpy.raft.contract import Apply, Leadership, LogStatistics
 from nomadpy.raft.core import Core
 from nomadpy.raft.disk import DiskDirectory
 from nomadpy.raft.engine import Role
+from nomadpy.raft.intake import Intake, Prepare, Prepared
 from nomadpy.raft.membership import Change
 from nomadpy.raft.messages import Message
 from nomadpy.raft.replica import Answer, StateMachine
 from nomadpy.raft.settings import RaftSettings
-from nomadpy.raft.snapshot import IncomingSnapshot, Snapshot, SnapshotPoint, SnapshotStore, StoredSnapshot
+from nomadpy.raft.snapshot import Snapshot, SnapshotPoint, SnapshotStore, StoredSnapshot
 from nomadpy.raft.wal import Wal
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class Snapshots(msgspec.Struct, frozen=True):
     every_entries: int = 8192
     # Reads a state in another thread; what comes back exchanges the present one for it, and takes no time. Without it
     # ``restore`` is called while everything waits.
-    prepare: Callable[[int, bytes], Callable[[], None]] | None = None
+    prepare: Prepare | None = None
 
 
 class _Arrived(msgspec.Struct, frozen=True):
@@ -77,13 +78,7 @@ class _SnapshotDone(msgspec.Struct, frozen=True):
     stored: StoredSnapshot | None
 
 
-class _Prepared(msgspec.Struct, frozen=True):
-    snapshot: Snapshot | None
-    stored: StoredSnapshot | None = None
-    swap: Callable[[], None] = lambda: None
-
-
-_Event: TypeAlias = Request | _Arrived | _Lost | _SnapshotDone | _Prepared
+_Event: TypeAlias = Request | _Arrived | _Lost | _SnapshotDone | Prepared
 
 
 def _no_restore(index: int, _data: bytes) -> None:
@@ -119,7 +114,8 @@ class RaftLog:
         self._sync_ms = self._sync_ms_average = 0.0
         self._commit_ms = 0.0
         self._snapshot_at = 0
-        self._snapshot_running = self._preparing = False
+        self._snapshot_running = False
+        self._intake: Intake | None = None
         self._snapshot_not_before = float("-inf")
 
     @property
@@ -334,12 +330,10 @@ class RaftLog:
         for event in events:
             if isinstance(event, _SnapshotDone):
                 self._snapshot_done(core, store, event)
-            elif isinstance(event, _Prepared) and event.stored is not None:
+            elif isinstance(event, Prepared) and event.stored is not None:
                 store.adopt(event.stored)
                 self._snapshot_at = max(self._snapshot_at, event.stored.meta.point.index)
-        if (arrived := core.take_arrived()) is not None:
-            self._preparing = True
-            nursery.start_soon(self._prepare, arrived, store)
+        self._tend_intake(core, store, nursery)
         if (installed := core.take_installed()) is not None:
             store.adopt(await trio.to_thread.run_sync(store.write, installed))
             self._snapshot_at = installed.point.index
@@ -363,8 +357,8 @@ class RaftLog:
     def _take(self, core: Core, event: _Event) -> None:
         if isinstance(event, _Lost):
             core.suspect_leader(event.server, trio.current_time())
-        elif isinstance(event, _Prepared):
-            self._preparing = False
+        elif isinstance(event, Prepared):
+            self._intake = None
             core.prepared(event.snapshot, event.swap)
         elif isinstance(event, Request) and not event.abandoned:
             event.taken = True
@@ -408,7 +402,7 @@ class RaftLog:
         if (
             self._snapshots is None
             or self._snapshot_running
-            or self._preparing
+            or (self._intake is not None and self._intake.snapshot.complete)
             or core.applied_index - self._snapshot_at < self._snapshots.every_entries
             or trio.current_time() < self._snapshot_not_before
         ):
@@ -429,24 +423,24 @@ class RaftLog:
         else:
             await self._in.send(_SnapshotDone(point, stored))
 
-    async def _prepare(self, arrived: IncomingSnapshot, store: SnapshotStore) -> None:
-        """Reads and stores a leader's snapshot beside the cycles. Raises what ``Snapshots.prepare`` raises, NomadError
-        when it cannot be stored: this server could not follow."""
-        prepare = self._snapshots.prepare if self._snapshots is not None else None
-        assert prepare is not None, "the core was told that snapshots are read here"
+    def _tend_intake(self, core: Core, store: SnapshotStore, nursery: trio.Nursery) -> None:
+        """Has a leader's snapshot stored as it arrives: one at a time, the next once the one before was let go of."""
+        arriving, intake = core.arriving, self._intake
+        if intake is not None:
+            if intake.snapshot is arriving:
+                intake.look()
+            else:
+                intake.give_up()
+        elif arriving is not None and self._snapshots is not None and self._snapshots.prepare is not None:
+            self._intake = Intake(arriving, store, self._snapshots.prepare)
+            nursery.start_soon(self._take_in, self._intake)
 
-        def work() -> _Prepared:
-            snapshot = arrived.snapshot()
-            if snapshot is None:
-                return _Prepared(None)
-            swap = prepare(snapshot.point.index, snapshot.data)
-            return _Prepared(snapshot, store.write(snapshot), swap)
-
-        try:
-            prepared = await trio.to_thread.run_sync(work)
-        except OSError as error:
-            raise NomadError(f"the leader's snapshot cannot be stored, so this server stops: {error}") from error
-        await self._in.send(prepared)
+    async def _take_in(self, intake: Intake) -> None:
+        prepared = await intake.run()
+        if prepared is None:
+            self._intake = None
+        else:
+            await self._in.send(prepared)
 
     def _snapshot_done(self, core: Core, store: SnapshotStore, done: _SnapshotDone) -> None:
         self._snapshot_running = False

@@ -6,11 +6,13 @@ and the state. Its name carries its index, so a slow save can never replace a ne
 check out is an error at start: without it entries are missing, and an empty state must not pass for the real one.
 
 A transfer is a few parts at a time; the receiver answers how far it got, so a part that is lost or comes twice does no
-harm. The checksum of the whole is compared before anything is installed.
+harm. The checksum of the whole is compared before anything is installed. A receiver may write the parts while more of
+them arrive (``SnapshotWriter``): the file counts for nothing before it is finished.
 """
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
 from collections.abc import Callable
@@ -25,6 +27,7 @@ _MAGIC = b"nomadpy snapshot 1\n"
 _LENGTHS = struct.Struct("<II")
 _SUFFIX, _TEMPORARY = ".snapshot", ".partial"
 _HEADER_BYTES_MAX = 1 << 20
+_SYNC_BYTES = 32 << 20
 
 
 class SnapshotCorrupt(NomadError):
@@ -106,21 +109,18 @@ class SnapshotStore:
     def write(self, snapshot: Snapshot) -> StoredSnapshot:
         """The part of ``save`` that blocks; it may run in a worker thread. Raises OSError."""
         meta = SnapshotMeta(snapshot.point, len(snapshot.data), zlib.crc32(snapshot.data))
-        header = msgspec.msgpack.encode(meta)
-        prefix = _MAGIC + _LENGTHS.pack(len(header), zlib.crc32(header)) + header
-        name = f"{snapshot.point.index:020d}"
-        file = self._directory.open(name + _TEMPORARY)
+        writer = SnapshotWriter(self._directory, meta, f"{snapshot.point.index:020d}")
         try:
-            file.truncate(0)
-            file.append(prefix)
-            file.append(snapshot.data)
-            file.sync()
-            self._directory.rename(name + _TEMPORARY, name + _SUFFIX)
-            self._directory.sync()
+            writer.append(snapshot.data)
+            return writer.finish()
         except OSError:
-            file.close()
+            writer.abandon()
             raise
-        return StoredSnapshot(meta, name + _SUFFIX, file, len(prefix))
+
+    def begin(self, meta: SnapshotMeta) -> SnapshotWriter:
+        """Begins the file of a snapshot of which no part is here yet; it may be done in a worker thread, also while
+        another snapshot is written. Raises OSError."""
+        return SnapshotWriter(self._directory, meta, f"{meta.point.index:020d}.arriving")
 
     def adopt(self, stored: StoredSnapshot) -> None:
         """What was written is the newest one from now on, unless a newer one came meanwhile."""
@@ -165,6 +165,61 @@ class SnapshotStore:
             file.close()
             raise
         return StoredSnapshot(meta, name, file, data_at)
+
+
+class SnapshotWriter:
+    """The file of a snapshot that is being written, by one thread at a time. Whatever it does may raise OSError."""
+
+    def __init__(self, directory: Directory, meta: SnapshotMeta, name: str) -> None:
+        self.meta = meta
+        self._directory, self._temporary = directory, name + _TEMPORARY
+        header = msgspec.msgpack.encode(meta)
+        prefix = _MAGIC + _LENGTHS.pack(len(header), zlib.crc32(header)) + header
+        self._data_at = len(prefix)
+        self._size = self._checksum = self._unsynced = 0
+        self._file = directory.open(self._temporary)
+        try:
+            self._file.truncate(0)
+            self._file.append(prefix)
+        except OSError:
+            self._file.close()
+            raise
+
+    def append(self, data: bytes) -> None:
+        """Adds a part. What was written is synced now and then, so that little is left to do in the end."""
+        self._file.append(data)
+        self._checksum = zlib.crc32(data, self._checksum)
+        self._size += len(data)
+        self._unsynced += len(data)
+        if self._unsynced >= _SYNC_BYTES:
+            self._unsynced = 0
+            self._file.sync()
+
+    def checks_out(self) -> bool:
+        """Whether everything is here, and undamaged."""
+        return (self._size, self._checksum) == (self.meta.size, self.meta.checksum)
+
+    def read(self) -> bytes:
+        """The state, as far as it was written."""
+        return self._file.read_at(self._data_at, self._size)
+
+    def finish(self) -> StoredSnapshot:
+        """Makes it durable under its name."""
+        if not self.checks_out():
+            raise Bug(f"the snapshot at entry {self.meta.point.index} was to be stored before all of it was here")
+        name = f"{self.meta.point.index:020d}{_SUFFIX}"
+        self._file.sync()
+        self._directory.rename(self._temporary, name)
+        self._temporary = ""
+        self._directory.sync()
+        return StoredSnapshot(self.meta, name, self._file, self._data_at)
+
+    def abandon(self) -> None:
+        """Lets go of a file that is not finished, and removes it. If that fails the next start does."""
+        self._file.close()
+        if self._temporary:
+            with contextlib.suppress(OSError):
+                self._directory.remove(self._temporary)
 
 
 def read_meta(read_at: Callable[[int, int], bytes], name: str) -> tuple[SnapshotMeta, int]:
@@ -237,12 +292,11 @@ class OutgoingSnapshot:
 
 
 class IncomingSnapshot:
-    """A snapshot that is arriving; ``offset`` is how much of it is here."""
+    """A snapshot that is arriving; ``offset`` is how much of it is here, or was."""
 
     def __init__(self, first: SnapshotChunk) -> None:
         self._key = _key(first)
-        self._point = SnapshotPoint(first.index, first.index_term, first.voters)
-        self._size, self._checksum = first.size, first.checksum
+        self.meta = SnapshotMeta(SnapshotPoint(first.index, first.index_term, first.voters), first.size, first.checksum)
         self._parts: list[bytes] = []
         self.offset = 0
 
@@ -259,12 +313,17 @@ class IncomingSnapshot:
     @property
     def complete(self) -> bool:
         """Whether all of it arrived."""
-        return self.offset >= self._size
+        return self.offset >= self.meta.size
+
+    def hand_out(self) -> list[bytes]:
+        """The parts that came since the last call; they are no longer here then."""
+        parts, self._parts = self._parts, []
+        return parts
 
     def snapshot(self) -> Snapshot | None:
-        """The snapshot, None when its checksum is wrong. A large one takes a while; any thread may do it."""
+        """The snapshot whose parts are all here, None when its checksum is wrong."""
         data = b"".join(self._parts)
-        return Snapshot(self._point, data) if zlib.crc32(data) == self._checksum else None
+        return Snapshot(self.meta.point, data) if zlib.crc32(data) == self.meta.checksum else None
 
 
 def _key(chunk: SnapshotChunk) -> tuple[object, ...]:

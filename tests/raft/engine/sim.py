@@ -200,8 +200,9 @@ class Server:
         if stored is not None:
             self.store.adopt(stored)
             self.sim.totals.installs += 1
-        if isinstance(self.core, Core) and (arrived := self.core.take_arrived()) is not None:
-            self.reading = arrived, self.sim.now + self.sim.rng.uniform(0, 0.3)
+        arriving = self.core.arriving if isinstance(self.core, Core) and self.reading is None else None
+        if arriving is not None and arriving.complete:
+            self.reading = arriving, self.sim.now + self.sim.rng.uniform(0, 0.3)
         if (installed := self.core.take_installed()) is not None:
             self.store.save(installed)
             self.sim.totals.installs += 1
