@@ -61,8 +61,9 @@ def _listing(kind: str, rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def find_job(session: Session, typed: str, condition: str | None = None) -> tuple[str, str]:
-    """The id and namespace of a job, which may be cut short; ``condition`` is a filter expression of the job list.
+def find_job(session: Session, typed: str, condition: str | None = None, kind: str = "job") -> tuple[str, str]:
+    """The id and namespace of a job, which may be cut short; ``condition`` is a filter expression of the job list, and
+    ``kind`` what the jobs are called that meet it.
 
     Raises CommandFailed when none or several match.
     """
@@ -78,7 +79,7 @@ def find_job(session: Session, typed: str, condition: str | None = None) -> tupl
     if len(found) == 1:
         return str(found[0]["ID"]), _namespace(found[0])
     if not found:
-        raise CommandFailed(f'no job has an id that begins with "{typed}"')
+        raise CommandFailed(f'no {kind} has an id that begins with "{typed}"')
     lines = "\n".join(f"  {row['ID']}  {row['Type']}  {row['Status']}  (namespace {_namespace(row)})" for row in found)
     raise CommandFailed(f'"{typed}" could be {len(found)} jobs:\n{lines}')
 

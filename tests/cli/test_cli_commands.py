@@ -82,6 +82,8 @@ def test_an_exact_id_wins_and_an_ambiguous_one_is_told(nomadpy: Run, cluster: An
     assert '"we" could be 2 jobs' in seen.err
     assert "web-two" in seen.err
     assert 'no job has an id that begins with "zz"' in nomadpy("job", "status", "zz").err
+    assert 'no periodic job has an id that begins with "zz"' in nomadpy("job", "periodic", "force", "zz").err
+    assert 'no parameterized job has an id that begins with "zz"' in nomadpy("job", "dispatch", "zz").err
 
 
 def test_uuid_prefixes_are_cut_to_an_even_length(nomadpy: Run, cluster: Any) -> None:

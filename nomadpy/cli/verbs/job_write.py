@@ -22,6 +22,7 @@ def follow(session: Session, answer: Any, detach: bool) -> int:
     """Follow the evaluation that an answer names, or only print its id."""
     evaluation_id = str((answer or {}).get("EvalID") or "")
     if not evaluation_id:
+        session.say("Done. Nothing has to be placed or stopped for that.")
         return 0
     if detach:
         session.say(f"Evaluation ID: {evaluation_id}")
@@ -180,7 +181,7 @@ def evaluate(
 def periodic_force(session: Session, job: Job, *, detach: Detach = False, verbose: Verbose = False) -> int:
     """Launch a periodic job now, beside its schedule."""
     del verbose
-    job_id, namespace = find_job(session, job, "Periodic is not nil")
+    job_id, namespace = find_job(session, job, "Periodic is not nil", "periodic job")
     return follow(session, session.api.put(job_path(job_id, "periodic/force"), {}, namespace=namespace), detach)
 
 
@@ -200,7 +201,8 @@ def dispatch(
 ) -> int:
     """Start an instance of a parameterized job. The payload is read from a file, or from stdin for -."""
     del verbose
-    job_id, namespace = find_job(session, job, 'ParentID == "" and ParameterizedJob is not nil')
+    condition = 'ParentID == "" and ParameterizedJob is not nil'
+    job_id, namespace = find_job(session, job, condition, "parameterized job")
     body = {
         "JobID": job_id,
         "Meta": _meta(meta or []),
