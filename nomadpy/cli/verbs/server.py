@@ -168,6 +168,11 @@ _DONE = {
     "use": "Every member encrypts with the key now",
     "remove": "Removed the key from every member",
 }
+_HINTS = {
+    "install": "tell them again once they are back, and before the key is used",
+    "use": "before they start again, set encrypt to this key in their configuration and delete their serf.keyring",
+    "remove": "they keep it",
+}
 
 
 def _change(session: Session, action: str, key: str | None) -> None:
@@ -180,7 +185,4 @@ def _change(session: Session, action: str, key: str | None) -> None:
     if away:
         more = f" and {len(away) - _NAMED_MAX} more" if len(away) > _NAMED_MAX else ""
         names = ", ".join(away[:_NAMED_MAX]) + more
-        hint = (
-            "do it again when that has changed; who has no key in common with the others has to delete its serf.keyring"
-        )
-        session.warn(f"Warning: not told, because gossip does not reach them: {names}; {hint}")
+        session.warn(f"Warning: not told, because gossip does not reach them: {names}; {_HINTS[action]}")
