@@ -47,8 +47,10 @@ class NodeService:
 
     async def heartbeat(self, node_id: str, secret_id: str, status: str) -> NodeLease:
         """Renews the lease, and changes the node's status when it says another one. A node that was disconnected is
-        ready again once it has told what became of its allocations."""
+        ready again once it has told what became of its allocations. Raises NoLeader where no lease counts."""
         server = self._server
+        if not server.log.is_leader:
+            raise NoLeader()
         node = self._authentic(node_id, secret_id)
         status = status_of_returning(server.store, node, status)
         if node.status != status:
@@ -95,18 +97,25 @@ class NodeService:
         return [alloc for alloc in found if alloc is not None and alloc.node_id == node_id]
 
     async def update_allocs(self, node_id: str, secret_id: str, updates: list[AllocUpdate]) -> int:
-        """Stores what the node reports; failures that may be rescheduled get an evaluation in the same entry."""
+        """Stores what the node reports; failures that may be rescheduled get an evaluation in the same entry. What is
+        said of allocations that are gone is left out."""
         server = self._server
         self._hear(node_id, secret_id)
-        number = server.store.node_number(node_id)
-        table = server.store.allocs
-        own = tuple(u for u in updates if (row := table.row(u.id)) is not None and int(table.node[row]) == number)
+        own = self._known(node_id, updates)
+        if len(own) < len(updates):
+            # Only a leader can tell what is gone; to any other server, it may not have come yet.
+            await server.consistent()
+            own = self._known(node_id, updates)
         if not own:
             return server.store.index
         outcome = await server.propose(
             c.UpdateAllocs(now_ns=server.wall_ns(), updates=own, evals=tuple(self._follow_ups(own)))
         )
         return outcome.index
+
+    def _known(self, node_id: str, updates: list[AllocUpdate]) -> tuple[AllocUpdate, ...]:
+        number, table = self._server.store.node_number(node_id), self._server.store.allocs
+        return tuple(u for u in updates if (row := table.row(u.id)) is not None and int(table.node[row]) == number)
 
     async def emit_node_events(self, node_id: str, secret_id: str, events: list[NodeEvent]) -> None:
         """Adds to the node's list of events."""
