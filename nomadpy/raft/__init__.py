@@ -2,5 +2,5 @@
 
 May import model. Main type: ``contract.Log``. Agents run ``raftlog.RaftLog``, alone or with others: ``core.Core``
 around an unmodified pysyncobj, ``wal``, ``snapshot``, ``links``. ``memory.MemoryLog`` is for tests and benchmarks, and
-``journal.JournalLog`` reads what earlier versions stored.
+``journal`` reads what earlier versions stored.
 """

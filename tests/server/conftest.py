@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import trio.testing
 from server_world import World, running
+
+# What writes journals of earlier versions.
+sys.path.append(str(Path(__file__).resolve().parent.parent / "raft"))
 
 
 @pytest.fixture

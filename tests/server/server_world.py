@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +18,7 @@ from nomadpy.model.errors import NotFound
 from nomadpy.model.evaluation import Evaluation
 from nomadpy.model.job import Job
 from nomadpy.model.time import SECOND
-from nomadpy.raft.journal import JournalLog
+from nomadpy.raft.contract import Apply
 from nomadpy.raft.memory import MemoryLog
 from nomadpy.server.config import ServerConfig
 from nomadpy.server.messages import JobRegisterRequest, JobRegisterResponse
@@ -119,12 +118,30 @@ def update_of(alloc: Allocation, status: str) -> AllocUpdate:
     )
 
 
-class InlineJournal(JournalLog):
-    """A journal that never writes in a thread: a clock that jumps would not wait for it."""
+class KeptLog(MemoryLog):
+    """A log that a server finds again. It writes in no thread: a clock that jumps would not wait for one."""
 
-    async def _write(self, data: bytes) -> None:
-        os.lseek(self._fd, 0, os.SEEK_END)
-        os.write(self._fd, data)
+    def __init__(self, directory: Path, apply: Apply) -> None:
+        super().__init__(apply)
+        self._path = directory / "entries"
+
+    @property
+    def durable(self) -> bool:
+        return True
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        kept = self._path.read_bytes() if self._path.exists() else b""
+        at = 0
+        while at < len(kept):
+            size = int.from_bytes(kept[at : at + 4], "little")
+            await super().propose(kept[at + 4 : at + 4 + size])
+            at += 4 + size
+        await super().run(task_status=task_status)
+
+    async def propose(self, data: bytes, *, timeout_s: float = 10.0) -> Any:
+        with self._path.open("ab") as file:
+            file.write(len(data).to_bytes(4, "little") + data)
+        return await super().propose(data, timeout_s=timeout_s)
 
 
 class World:
@@ -181,10 +198,10 @@ class World:
 
 @asynccontextmanager
 async def running(directory: Path | None = None, **config: Any) -> AsyncIterator[World]:
-    """A server that leads; on a journal in ``directory``, else in memory."""
+    """A server that leads; what it did is found again in ``directory``, if one is given."""
     server = Server(
         ServerConfig(**config),
-        (lambda apply: InlineJournal(directory, apply)) if directory is not None else MemoryLog,
+        (lambda apply: KeptLog(directory, apply)) if directory is not None else MemoryLog,
         rng=random.Random(1),
         wall_ns=wall_ns,
         mono_ns=mono_ns,

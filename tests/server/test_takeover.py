@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Callable
@@ -11,10 +12,11 @@ from typing import Any
 import pytest
 import trio
 from cluster_builders import make_job, make_node
+from old_journal import write_journal_file
 
 from nomadpy.model.errors import NomadError
 from nomadpy.raft.disk import DiskDirectory
-from nomadpy.raft.journal import JournalCorrupt, JournalLog
+from nomadpy.raft.journal import JournalCorrupt
 from nomadpy.raft.raftlog import RaftLog, Snapshots
 from nomadpy.server.takeover import TAKEN_OVER, take_over_journal
 from nomadpy.state import commands as c
@@ -29,15 +31,12 @@ COMMANDS: tuple[c.Command, ...] = (
 )
 
 
-async def write_journal(directory: Path, *commands: c.Command) -> StateStore:
+def write_journal(directory: Path, *commands: c.Command) -> StateStore:
     """What an earlier version would have left, and the state that it had."""
+    write_journal_file(directory, [c.encode(command) for command in commands])
     store = StateStore()
-    log = JournalLog(directory, lambda index, data: store.apply(index, c.decode(data)))
-    async with trio.open_nursery() as nursery:
-        await nursery.start(log.run)
-        for command in commands:
-            await log.propose(c.encode(command))
-        nursery.cancel_scope.cancel()
+    for index, command in enumerate(commands, 1):
+        store.apply(index, command)
     return store
 
 
@@ -67,7 +66,7 @@ def said(store: StateStore) -> Any:
 
 
 async def test_the_state_goes_on_where_the_journal_ended(tmp_path: Path) -> None:
-    old = await write_journal(tmp_path, *COMMANDS)
+    old = write_journal(tmp_path, *COMMANDS)
     assert said(await started(tmp_path)) == said(old)
     assert not (tmp_path / "journal").exists()
     assert (tmp_path / TAKEN_OVER).exists()
@@ -83,7 +82,7 @@ def test_without_a_journal_nothing_happens(tmp_path: Path) -> None:
 
 
 async def test_an_empty_journal_is_only_put_away(tmp_path: Path) -> None:
-    await write_journal(tmp_path)
+    write_journal(tmp_path)
     assert take_over_journal(tmp_path, name=NAME, tracked_versions=6)
     assert not (tmp_path / "snapshots").exists()
     assert (await started(tmp_path, *COMMANDS)).cluster_id == "c"
@@ -117,7 +116,7 @@ def die_at(number: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 async def test_a_server_that_dies_anywhere_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = tmp_path / "written"
-    old = await write_journal(written, *COMMANDS)
+    old = write_journal(written, *COMMANDS)
     number = 0
     while True:
         directory = tmp_path / str(number)
@@ -137,15 +136,15 @@ async def test_a_server_that_dies_anywhere_begins_anew(tmp_path: Path, monkeypat
 
 
 async def test_an_older_version_in_between_is_noticed(tmp_path: Path) -> None:
-    await write_journal(tmp_path, *COMMANDS)
+    write_journal(tmp_path, *COMMANDS)
     await started(tmp_path)
-    await write_journal(tmp_path, *COMMANDS)
+    write_journal(tmp_path, *COMMANDS)
     with pytest.raises(NomadError, match="decide which one is right"):
         take_over_journal(tmp_path, name=NAME, tracked_versions=6)
 
 
-async def test_a_damaged_journal_is_left_as_it_is(tmp_path: Path) -> None:
-    await write_journal(tmp_path, *COMMANDS)
+def test_a_damaged_journal_is_left_as_it_is(tmp_path: Path) -> None:
+    write_journal(tmp_path, *COMMANDS)
     path = tmp_path / "journal"
     data = bytearray(path.read_bytes())
     data[60] ^= 1
@@ -156,10 +155,10 @@ async def test_a_damaged_journal_is_left_as_it_is(tmp_path: Path) -> None:
     assert not (tmp_path / "snapshots").exists()
 
 
-async def test_a_journal_in_use_is_left_alone(tmp_path: Path) -> None:
-    log = JournalLog(tmp_path, lambda index, data: None)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(log.run)
+def test_a_journal_in_use_is_left_alone(tmp_path: Path) -> None:
+    write_journal(tmp_path, *COMMANDS)
+    with (tmp_path / "journal").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(NomadError, match="in use by another agent"):
             take_over_journal(tmp_path, name=NAME, tracked_versions=6)
-        nursery.cancel_scope.cancel()
+    assert (tmp_path / "journal").exists()
