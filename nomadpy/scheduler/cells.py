@@ -35,6 +35,9 @@ _CAUGHT_UP = 48  # so many changed nodes are put in order among front runners; m
 _FRONT, _FRONT_MOST = 192, 512  # the best nodes of so many cells, and so many nodes at most, are front runners
 
 
+Free = Callable[[bool], IntColumn]
+
+
 class Cells:
     """The nodes of a fleet in an order in which alike ones are neighbours. ``order`` are their numbers."""
 
@@ -142,6 +145,20 @@ class Ask:
         scales = self._cells.cpu_scale, self._cells.memory_scale
         complete = floor == lowest
         return Front(keys.tolist(), floor, self._demand, self._algorithm, scales, powers, complete=complete)
+
+    def line_up_masked(self, mask: bytes, powers: Powers, left: dict[int, Left]) -> Front:
+        """The front runners among the nodes of a mask, more of them. ``left``: what some of the nodes have left."""
+        inside = np.frombuffer(mask, dtype=np.bool_)[self._cells.order]
+        keys = self._keys[inside & (self._keys > _NONE + _LAST)]
+        floor = _NONE + _LAST + 1
+        if len(keys) > _FRONT_MOST:
+            keys = np.partition(keys, len(keys) - _FRONT_MOST)[len(keys) - _FRONT_MOST :]
+            floor = int(keys.min())
+        scales = self._cells.cpu_scale, self._cells.memory_scale
+        complete = len(keys) < _FRONT_MOST
+        return Front(
+            np.sort(keys).tolist(), floor, self._demand, self._algorithm, scales, powers, complete=complete, left=left
+        )
 
     def choose(
         self, bar: IntColumn, wanted: int, free: IntColumn, *, desired: float, alone: bool
@@ -284,6 +301,22 @@ class Asks:
             front = ask.front = ask.line_up(self._powers)
         front.seen = self._changes
         return front
+
+    def choose(
+        self, demand: Demand, algorithm: str, mask: bytes, wanted: int, free: Free, *, desired: float, tell: int
+    ) -> Choice | None:
+        """Where ``wanted`` allocations of a new group go (``Front.choose``): by the ask's front runners, or by those
+        among the nodes of the mask where these do not say. ``free`` answers the rows of what nodes have left, and
+        whether they are to be up to date."""
+        front = self.front(demand, algorithm, lambda: free(True))
+        choice = front.choose(mask, wanted, free(False), desired=desired, tell=tell)
+        if choice is None and not front.complete:
+            now = free(True)
+            masked = self.ask(demand, algorithm, now).line_up_masked(mask, self._powers, front.left)
+            choice = masked.choose(mask, wanted, now, desired=desired, tell=tell)
+            if choice is not None:
+                choice.front = front
+        return choice
 
     def follow(self, choice: Choice, booked: dict[int, Left]) -> bool:
         """Carries out a choice (``Front.carry_out``) and notes it for other asks; False when its front runners are out

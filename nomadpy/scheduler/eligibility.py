@@ -126,16 +126,25 @@ class Eligibility:
 
 def eligibility(facts: Facts, job: Job, group: TaskGroup) -> Eligibility:
     """The group's eligibility, remembered for every group that asks the same."""
-    tasks = tuple((task.driver, task.constraints, task.resources.devices) for task in group.tasks)
-    volumes = tuple((v.type, v.source, v.read_only, v.per_alloc) for v in group.volumes.values())
-    needs = (*_network_key(group), *_providers(group))
-    key = (job.node_pool, job.datacenters, job.constraints, group.constraints, tasks, volumes, needs)
+    key = _key_of(job, group)
     found = cast(Eligibility | None, facts.memo.get(key))
     if found is None:
         if len(facts.memo) >= _MEMO_LIMIT:
             facts.memo.clear()
         found = facts.memo[key] = Eligibility(facts, job, group)
     return found
+
+
+def _key_of(job: Job, group: TaskGroup) -> tuple[object, ...]:
+    """What the eligibility of a group follows from."""
+    if len(group.tasks) == 1 and not (group.volumes or group.networks or group.tasks[0].secrets):
+        only = group.tasks[0]
+        tasks: tuple[object, ...] = ((only.driver, only.constraints, only.resources.devices),)
+        return job.node_pool, job.datacenters, job.constraints, group.constraints, tasks, (), ()
+    tasks = tuple((task.driver, task.constraints, task.resources.devices) for task in group.tasks)
+    volumes = tuple((v.type, v.source, v.read_only, v.per_alloc) for v in group.volumes.values())
+    needs = (*_network_key(group), *_providers(group))
+    return job.node_pool, job.datacenters, job.constraints, group.constraints, tasks, volumes, needs
 
 
 def lasting_constraints(job: Job, group: TaskGroup) -> Iterator[Constraint]:

@@ -31,6 +31,9 @@ def wants_extras(group: TaskGroup) -> bool:
 
 def asks_only_ports(group: TaskGroup) -> bool:
     """Whether ports are all of these that the group asks for."""
+    if len(group.tasks) == 1:
+        resources = group.tasks[0].resources
+        return not (resources.cores or resources.devices)
     return all(not (task.resources.cores or task.resources.devices) for task in group.tasks)
 
 

@@ -161,15 +161,17 @@ class Fleet:
     def choose(
         self, demand: Demand, pool: str, mask: bytes, wanted: int, *, desired: float, tell: int
     ) -> Choice | None:
-        """Where ``wanted`` allocations of a new group of the pool go (``Front.choose``), as far as the front runners
-        of its ask tell; changes nothing."""
+        """Where ``wanted`` allocations of a new group of the pool go (``Asks.choose``); changes nothing."""
         if self._done:
             self._take_back()
         asks, algorithm = self.asks(), self.algorithm_for(pool)
         if asks is None:
             return None
-        front = asks.front(demand, algorithm, lambda: self.left)
-        return front.choose(mask, wanted, self._free, desired=desired, tell=tell)
+        return asks.choose(demand, algorithm, mask, wanted, self._rows, desired=desired, tell=tell)
+
+    def _rows(self, up_to_date: bool) -> IntColumn:
+        """What nodes have left; what committed choices took may be missing unless it is to be up to date."""
+        return self.left if up_to_date else self._free
 
     def offer(self, taken: Taken, choice: Choice) -> None:
         """Remembers a choice until the next ``commit``, which carries it out when the decision takes just that."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from nomadpy.model.demand import Demand
 from nomadpy.scheduler.grains import PARTS, Powers, crowding, fit_of
@@ -58,20 +58,26 @@ class Front:
         powers: Powers,
         *,
         complete: bool,
+        left: dict[int, Left] | None = None,
     ) -> None:
         self.keys, self.floor, self.complete = keys, floor, complete
         self._thin = 0 if complete else len(keys) // 2
-        self._key_of = {LAST - (key & LAST): key for key in keys}
         self.seen = 0  # how many of the changes of nodes it knows
         self._demand, self._algorithm, self._powers = demand, algorithm, powers
+        self._cpu, self._memory, self._disk = demand.cpu, demand.memory, demand.disk
         self._cpu_scale, self._memory_scale = scales
-        self._left: dict[int, Left] = {}  # of nodes that were given something
+        self.left: dict[int, Left] = {} if left is None else left  # of nodes that were given something
+
+    @cached_property
+    def _key_of(self) -> dict[int, int]:
+        """The key of each node that has one; worked out before the first of them changes."""
+        return {LAST - (key & LAST): key for key in self.keys}
 
     def choose(self, mask: bytes, wanted: int, free: IntColumn, *, desired: float, tell: int) -> Choice | None:
         """Where ``wanted`` allocations of a new group go; changes nothing. ``mask`` has a byte for each node, 0 where
         the group may not go; ``tell``: how many of the best nodes to tell; ``free``: the rows of what nodes have left
         (``Fleet.left``), as of the line-up or later. None when the front does not say."""
-        keys, floor, left = self.keys, self.floor, self._left
+        keys, floor, left = self.keys, self.floor, self.left
         at = len(keys)
         best = self._best(mask, tell)
         if len(best) < tell and not self.complete:
@@ -123,17 +129,17 @@ class Front:
 
     def _grow(self, run: Run, number: int) -> None:
         """Counts one allocation more on a node, and what yet another one would be worth there."""
-        demand = self._demand
         run.count += 1
-        run.cpu -= demand.cpu
-        run.memory -= demand.memory
-        run.disk -= demand.disk
+        run.cpu = cpu = run.cpu - self._cpu
+        run.memory = memory = run.memory - self._memory
+        run.disk = disk = run.disk - self._disk
         run.slots -= 1
-        cpu, memory = run.cpu - demand.cpu, run.memory - demand.memory
-        if cpu < 0 or memory < 0 or run.disk < demand.disk or run.slots < 1:
+        cpu -= self._cpu
+        memory -= self._memory
+        if cpu < 0 or memory < 0 or disk < self._disk or run.slots < 1:
             run.grains = None
-            return
-        run.grains = self._fit(number, cpu, memory)
+        else:
+            run.grains = self._fit(number, cpu, memory)
 
     def _fit(self, number: int, cpu: int, memory: int) -> int:
         powers, cpu_scale, memory_scale = self._powers, self._cpu_scale[number], self._memory_scale[number]
@@ -144,14 +150,14 @@ class Front:
         """Makes the placements of a choice, of which nothing was changed since it was made, the present. What its
         nodes have left then is noted in ``booked``, too."""
         for number, run in choice.runs.items():
-            self._left[number] = booked[number] = run.cpu, run.memory, run.disk, run.slots
+            self.left[number] = booked[number] = run.cpu, run.memory, run.disk, run.slots
             self._move(number, run.grains)
 
     def catch_up(self, numbers: list[int], free: IntColumn) -> None:
         """Puts nodes in order whose room changed by other hands."""
         demand = self._demand
         for number in numbers:
-            self._left[number] = cpu, memory, disk, slots = tuple(free[:, number].tolist())
+            self.left[number] = cpu, memory, disk, slots = tuple(free[:, number].tolist())
             fits = cpu >= demand.cpu and memory >= demand.memory and disk >= demand.disk and slots >= 1
             self._move(number, self._fit(number, cpu - demand.cpu, memory - demand.memory) if fits else None)
 
@@ -163,14 +169,15 @@ class Front:
     def _move(self, number: int, grains: int | None) -> None:
         """Gives a node its place by its new fit; None: nothing fits there any more."""
         keys = self.keys
-        before = self._key_of.pop(number, None)
+        known = self._key_of
+        before = known.pop(number, None)
         if before is not None:
             del keys[bisect_left(keys, before)]
         if grains is not None:
             key = (grains * PARTS << SHIFT) | (LAST - number)
             if key >= self.floor:
                 insort(keys, key)
-                self._key_of[number] = key
+                known[number] = key
 
 
 @lru_cache(maxsize=256)

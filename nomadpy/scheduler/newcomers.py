@@ -58,7 +58,7 @@ class _Kind:
         self.names = _NAMES[: 4 * group.count]
         self.desired = {group.name: DesiredUpdates(place=group.count)}
         self.queued = {group.name: 0}
-        self.states = _states(job, group) if job.type != "batch" else {}
+        self.states = _states(facts, job, group) if group.update is not None and job.type != "batch" else {}
 
     def is_of(self, job: Job) -> bool:
         """Whether the job is of this kind, as far as its parts are the same objects."""
@@ -78,9 +78,14 @@ def _is_plain(job: Job, group: TaskGroup) -> bool:
         job.type in ("service", "batch")
         and 0 < group.count <= FEW
         and not (job.spreads or group.spreads or job.affinities or group.affinities or group.volumes)
-        and not any(task.affinities for task in group.tasks)
-        and not wants_extras(group)
+        and not (_has_affinities(group) or wants_extras(group))
     )
+
+
+def _has_affinities(group: TaskGroup) -> bool:
+    if len(group.tasks) == 1:
+        return bool(group.tasks[0].affinities)
+    return any(task.affinities for task in group.tasks)
 
 
 def _kind_of(facts: Facts, job: Job) -> _Kind:
@@ -238,9 +243,16 @@ def decide(
     return Decision(plan=plan, evaluation=done, desired=kind.desired, placed=group.count, usage=(taken,))
 
 
-def _states(job: Job, group: TaskGroup) -> dict[str, DeploymentState]:
-    """How the group begins in the deployment of a job that is new; empty when it gets none."""
-    rollout = Rollout(job, None, paced=True)
-    return rollout.first_states(
-        GroupWork(group=group, place=group.count, destructive=0, in_place=(), other=0, canaries=0, had_running=False)
-    )
+def _states(facts: Facts, job: Job, group: TaskGroup) -> dict[str, DeploymentState]:
+    """How the group begins in the deployment of a job that is new; empty when it gets none. Remembered, as nothing else
+    than this counts."""
+    key = ("states", group.name, group.count, group.update)
+    found = cast(dict[str, DeploymentState] | None, facts.memo.get(key))
+    if found is None:
+        work = GroupWork(
+            group=group, place=group.count, destructive=0, in_place=(), other=0, canaries=0, had_running=False
+        )
+        if len(facts.memo) >= _KINDS_KEPT:
+            facts.memo.clear()
+        found = facts.memo[key] = Rollout(job, None, paced=True).first_states(work)
+    return found
