@@ -20,6 +20,8 @@ _WAIT_S = 300.0
 _RETRY_S = (0.5, 30.0)
 _FETCH_AT_ONCE = 256
 _FACT = "assignments_index"
+# How long a cluster that knows nothing of this node's allocations may be about to restore a state that does.
+_SPARED_S = 1800.0
 
 
 class Workforce(Protocol):
@@ -33,7 +35,11 @@ class Workforce(Protocol):
 
 
 class AssignmentFollower:
-    """Polls for ever. ``index`` is the log index up to which orders were followed; older ones are ignored."""
+    """Polls for ever. ``index`` is the log index up to which orders were followed; older ones are ignored.
+
+    A cluster that began anew is followed from its beginning, but what it does not know runs on for half an hour, or
+    until its log is as long as the former one's: all servers may be lost, and their saved state not restored yet.
+    """
 
     def __init__(
         self, server: ServerEndpoint, ports: Ports, workforce: Workforce, *, on_followed: Callable[[], None]
@@ -44,6 +50,7 @@ class AssignmentFollower:
         self._on_followed = on_followed
         self._followed: dict[str, int] = {}
         self._after = 0
+        self._former_index, self._spared_until_s = 0, 0.0
         self.index: int = ports.ledger.fact(_FACT, int) or 0
 
     def resume(self, alloc_ids: Iterable[str]) -> None:
@@ -53,8 +60,9 @@ class AssignmentFollower:
     def hear_lease(self, lease: NodeLease) -> None:
         """A registration went through the servers' log: an index below ours means that this is another cluster."""
         if 0 < lease.index < self.index:
-            fields = {"index": lease.index, "followed": self.index}
+            fields = {"index": lease.index, "followed": self.index, "spares_what_it_does_not_know_s": _SPARED_S}
             log.warning("assignments.new_cluster", extra={"fields": fields})
+            self._former_index, self._spared_until_s = self.index, trio.current_time() + _SPARED_S
             self.index = self._after = 0
 
     async def run(self) -> None:
@@ -94,13 +102,20 @@ class AssignmentFollower:
             behind += len(some) - len(allocs)
             await self._workforce.follow_allocs(allocs)
             self._followed.update((alloc.id, answer.allocs[alloc.id]) for alloc in allocs)
-        for alloc_id in actions.destroy:
+        for alloc_id in () if self._spares(answer.index) else actions.destroy:
             del self._followed[alloc_id]
             self._workforce.remove_alloc(alloc_id)
         if answer.index != self.index:
-            await self._ports.ledger.put_fact(_FACT, answer.index)
+            # The former one as long as it counts: another agent has to notice the new cluster, too.
+            await self._ports.ledger.put_fact(_FACT, max(answer.index, self._former_index))
         self.index = answer.index
         if behind:
             raise Unavailable(f"{behind} assigned allocations came late or not at all; they are asked for again")
         self._after = answer.index
         self._on_followed()
+
+    def _spares(self, index: int) -> bool:
+        """Whether what is not assigned at this index has to stay nevertheless."""
+        if index >= self._former_index or trio.current_time() >= self._spared_until_s:
+            self._former_index = 0
+        return self._former_index > 0

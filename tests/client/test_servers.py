@@ -189,15 +189,41 @@ async def test_an_alloc_that_became_unknown_tells_that_it_is_back(tmp_path: Path
 
 
 async def test_a_cluster_that_began_anew_is_followed_from_its_beginning(tmp_path: Path, jumping_clock: object) -> None:
-    old = FakeServers()
+    old, former = FakeServers(), make_alloc()
     old.index = 500
     async with running_client(make_config(tmp_path), old) as world:
-        old.put(make_alloc())
-        await world.until(lambda: world.client._follower.index > 500)
+        old.put(former)
+        await world.until_status(former, "running")
     new, alloc = FakeServers(), make_alloc()
     new.put(alloc)
+    # Twice, as the agent may be restarted meanwhile.
+    for _ in range(2):
+        async with running_client(make_config(tmp_path), new) as world:
+            await world.until_status(alloc, "running")
+            await trio.sleep(1000)
+            assert former.id in world.client.runners, "its state may be restored"
     async with running_client(make_config(tmp_path), new) as world:
-        await world.until_status(alloc, "running")
+        await world.until(lambda: former.id not in world.client.runners)
+        assert alloc.id in world.client.runners
+
+
+async def test_a_restored_cluster_finds_what_runs_and_ends_what_it_does_not_know(
+    tmp_path: Path, jumping_clock: object
+) -> None:
+    old, known, forgotten = FakeServers(), make_alloc(), make_alloc()
+    old.index = 500
+    async with running_client(make_config(tmp_path), old) as world:
+        for alloc in (known, forgotten):
+            old.put(alloc)
+            await world.until_status(alloc, "running")
+    new = FakeServers()
+    async with running_client(make_config(tmp_path), new) as world:
+        await trio.sleep(100)
+        assert {known.id, forgotten.id} <= world.client.runners.keys()
+        new.index = 600
+        new.put(known)
+        await world.until(lambda: forgotten.id not in world.client.runners)
+        assert world.client.runners[known.id].client_status() == "running"
 
 
 async def test_an_end_is_told_again_to_servers_that_went_back_to_a_saved_state(
