@@ -8,6 +8,11 @@ Two clusters must never mix, not even when an address or a disk's copy ends up i
 cluster takes streams from that one only. One that does not know yet has an empty log and waits to be taken in; it
 belongs to the cluster of the first server that speaks to it, and remembers that durably before it hears more.
 
+Nobody holds a stream for ever without a word: who sends on one says at the beginning how often it is heard at least,
+and keeps that with a message that means nothing when there is nothing else to say. A stream on which nothing came for
+three times as long, or nothing could be sent for ``STALLED_S``, is closed. (The kernel notices a machine that vanished;
+nobody else notices a process that was stopped, or a stranger who only connected.)
+
 Who a stream really belongs to is not decided here: ``serve`` is told by ``allowed`` which names the peer's certificate
 may carry. Messages may be lost (a full outbox, a broken stream), as the protocol expects; a stream that carries
 anything malformed is closed.
@@ -26,7 +31,7 @@ import msgspec
 import trio
 
 from nomadpy.model.errors import Invalid
-from nomadpy.raft.messages import MESSAGE_BYTES_MAX, Message, decode, encode
+from nomadpy.raft.messages import MESSAGE_BYTES_MAX, Message, NewerTerm, decode, encode
 
 log = logging.getLogger(__name__)
 
@@ -45,14 +50,26 @@ CONNECT_TIMEOUT_S = 2.0
 # Whoever connects says within this time who it is.
 HELLO_TIMEOUT_S = 5.0
 RETRY_S = 0.2
+# Something is sent at least this often.
+KEEPALIVE_S = 10.0
+# For how many times of what its sender promised a stream may be silent; and how long when nothing was promised, as by
+# versions before this was known.
+_SILENT_TIMES = 3
+UNPROMISED_SILENCE_S = 600.0
+# A part of this size has to be sent within this time.
+STALLED_S = 30.0
+_SEND_BYTES = 1 << 20
+# Any server ignores it: no term is older.
+_KEEPALIVE = encode(NewerTerm(term=0))
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag="h"):
-    """The first frame of a stream: who sends on it, and the id of its cluster, "" when it belongs to none yet. New
-    fields are only ever added at the end, with a default."""
+    """The first frame of a stream: who sends on it, the id of its cluster, "" when it belongs to none yet, and how
+    often something will come at least, 0 for no promise. New fields are only ever added at the end, with a default."""
 
     server: str
     cluster_id: str = ""
+    keepalive_s: float = 0.0
 
 
 _HELLO = msgspec.msgpack.Decoder(Hello)
@@ -72,13 +89,22 @@ class _Outbox:
         self._bytes = 0
         self._filled = trio.Event()
         self.connected = False
+        # Whether anything was put in since ``keep_alive``.
+        self._busy = False
 
     def put(self, data: bytes) -> None:
         """Adds a frame. While there is no stream, or it is far behind, the frame is dropped: the core says it again."""
         if self.connected and self._bytes + len(data) <= OUTBOX_BYTES_MAX:
             self._frames += (_LENGTH.pack(len(data)), data)
             self._bytes += len(data)
+            self._busy = True
             self._filled.set()
+
+    def keep_alive(self) -> None:
+        """Adds a message that means nothing, unless something was said since the last call."""
+        if not self._busy:
+            self.put(_KEEPALIVE)
+        self._busy = False
 
     async def take(self) -> bytes:
         """Everything that is there, as soon as there is anything."""
@@ -125,7 +151,11 @@ class Links:
         """Keeps a stream to every server that ``send`` was called for, until cancelled."""
         async with trio.open_nursery() as self._nursery:
             task_status.started()
-            await trio.sleep_forever()
+            while True:
+                # Twice as often as promised: what was said just after one look is old at the next but one.
+                await trio.sleep(KEEPALIVE_S / 2)
+                for outbox in self._outboxes.values():
+                    outbox.keep_alive()
 
     def send(self, recipient: str, message: Message) -> None:
         """Sends soon, or never."""
@@ -138,18 +168,22 @@ class Links:
 
     async def serve(self, stream: trio.abc.Stream, *, allowed: Callable[[str], bool]) -> None:
         """Reads an accepted stream until it ends. ``allowed(name)`` says whether its peer may call itself so."""
-        sender, reader = "", FrameReader()
+        sender, reader, silence_s = "", FrameReader(), math.inf
         scope = trio.CancelScope(deadline=trio.current_time() + HELLO_TIMEOUT_S)
         with scope:
             try:
                 while data := await stream.receive_some(_READ_BYTES):
                     reader.feed(data)
+                    if sender:
+                        # This server may be the slow one.
+                        scope.deadline = math.inf
                     while (frame := reader.next_frame()) is not None:
-                        if sender:
+                        if not sender:
+                            sender, silence_s = await self._admit(frame, allowed, scope)
+                        elif frame != _KEEPALIVE:
                             await self._receive(sender, decode(frame))
-                        else:
-                            sender = await self._admit(frame, allowed, scope)
-                            scope.deadline = math.inf
+                    if sender:
+                        scope.deadline = trio.current_time() + silence_s
             except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError) as error:
                 log.debug("raft.stream-broken", extra={"fields": {"server": sender, "error": str(error)}})
             except Invalid as error:
@@ -157,13 +191,16 @@ class Links:
             except OSError as error:
                 # The cluster's id could not be stored; the other end tries again.
                 log.error("raft.cluster-not-stored", extra={"fields": {"error": str(error)}})
+        if scope.cancelled_caught and trio.current_time() >= scope.deadline:
+            log.info("raft.stream-silent", extra={"fields": {"server": sender}})
         # A newer stream may have taken its place meanwhile.
         if sender and self._accepted.get(sender) is scope:
             del self._accepted[sender]
             await self._lost(sender)
         await trio.aclose_forcefully(stream)
 
-    async def _admit(self, frame: bytes, allowed: Callable[[str], bool], scope: trio.CancelScope) -> str:
+    async def _admit(self, frame: bytes, allowed: Callable[[str], bool], scope: trio.CancelScope) -> tuple[str, float]:
+        """Who sends, and how long it may be silent."""
         hello = _hello(frame)
         if hello.server == self._name or not allowed(hello.server):
             raise Invalid(f"a stream from {hello.server!r} was not accepted: its certificate does not carry that name")
@@ -172,7 +209,7 @@ class Links:
         self._accepted[hello.server] = scope
         if older is not None:
             older.cancel()
-        return hello.server
+        return hello.server, min(UNPROMISED_SILENCE_S, _SILENT_TIMES * hello.keepalive_s or UNPROMISED_SILENCE_S)
 
     async def _check_cluster(self, hello: Hello) -> None:
         async with self._learning:
@@ -200,11 +237,17 @@ class Links:
             await trio.sleep(RETRY_S)
 
     async def _send_on(self, stream: trio.abc.Stream, outbox: _Outbox) -> None:
-        hello = msgspec.msgpack.encode(Hello(self._name, self._cluster_id))
-        await stream.send_all(_LENGTH.pack(len(hello)) + hello)
-        outbox.connected = True
-        while True:
-            await stream.send_all(await outbox.take())
+        hello = msgspec.msgpack.encode(Hello(self._name, self._cluster_id, KEEPALIVE_S))
+        # The deadline only runs while something is being sent.
+        with trio.fail_after(STALLED_S) as scope:
+            await stream.send_all(_LENGTH.pack(len(hello)) + hello)
+            outbox.connected = True
+            while True:
+                scope.deadline = math.inf
+                data = memoryview(await outbox.take())
+                for at in range(0, len(data), _SEND_BYTES):
+                    scope.deadline = trio.current_time() + STALLED_S
+                    await stream.send_all(data[at : at + _SEND_BYTES])
 
 
 def _hello(frame: bytes) -> Hello:
@@ -216,6 +259,8 @@ def _hello(frame: bytes) -> Hello:
         raise Invalid(f"a stream did not begin with the name of its server: {error}") from error
     if not hello.server or len(hello.server) > _NAME_CHARS_MAX or len(hello.cluster_id) > _NAME_CHARS_MAX:
         raise Invalid("a stream began with an empty or overlong name")
+    if not 0 <= hello.keepalive_s < math.inf:
+        raise Invalid(f"a stream that promises to say something every {hello.keepalive_s} s")
     return hello
 
 
