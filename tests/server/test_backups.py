@@ -20,8 +20,8 @@ from nomadpy.raft.raftlog import RaftLog, Snapshots
 from nomadpy.server.config import ServerConfig
 from nomadpy.server.server import Server
 from nomadpy.state import commands as c
-from nomadpy.state.archive import SnapshotMeta, pack
-from nomadpy.state.sections import UnreadableSnapshot
+from nomadpy.state.archive import SnapshotMeta, pack, unpack
+from nomadpy.state.sections import MAGIC, SCHEMA, NewerSnapshot, UnreadableSnapshot
 
 
 async def save(world: World) -> bytes:
@@ -103,6 +103,17 @@ async def test_what_is_no_snapshot_proposes_nothing(archive: bytes) -> None:
         with pytest.raises((Invalid, UnreadableSnapshot)):
             await world.server.backups.restore(ANYONE, archive)
         assert world.server.store.index == index
+
+
+async def test_a_snapshot_of_a_newer_version_is_refused_and_changes_nothing() -> None:
+    async with running() as world:
+        state = unpack(await save(world)).state
+        newer = MAGIC + (SCHEMA + 1).to_bytes(4, "little") + state[len(MAGIC) + 4 :]
+        index = world.server.store.index
+        with pytest.raises(NewerSnapshot, match=f"schema {SCHEMA + 1}.*reads up to schema {SCHEMA}") as refused:
+            await world.server.backups.restore(ANYONE, pack(SnapshotMeta(), newer))
+        assert refused.value.status == 400
+        assert (world.server.store.index, world.server.leading) == (index, True)
 
 
 async def test_a_restore_that_cannot_be_finished_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
