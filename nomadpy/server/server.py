@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from itertools import islice
 
 import msgspec
@@ -104,6 +104,7 @@ class Server:
         self.log = make_log(self._apply)
         self.leading = False
         self._readable: dict[bytes, c.Command] = {}  # what this server has proposed, so that it is decoded only once
+        self._preemption = self.store.scheduler_config.preemption_config
         self._in_office = trio.Event()
         self._untold: dict[int, None] = {}  # numbers of nodes whose orders changed, and that were not woken yet
         self._untold_grew = trio.Event()
@@ -261,7 +262,7 @@ class Server:
             return
         if self.leading:
             self._take_in([store.evals[eval_id] for eval_id in store.changed_evals if eval_id in store.evals])
-            self._wake(self._unblock(store.grown_nodes()))
+            self._wake(self._unblock(self._nodes_with_more_room()))
             if self.deployment_watch.note(store):
                 self.watch.publish(("due deployments",))
         for number in store.allocs.dirty_nodes:
@@ -289,11 +290,19 @@ class Server:
                 await trio.sleep(_TOLD_PAUSE_S)
             self._untold_grew = trio.Event()
 
-    def _unblock(self, numbers: list[int]) -> list[Evaluation]:
-        if not numbers:
+    def _nodes_with_more_room(self) -> Iterable[int]:
+        """All of them when other jobs may make room than before."""
+        grown, config = self.store.grown_nodes(), self.store.scheduler_config
+        if config.preemption_config == self._preemption:
+            return grown
+        self._preemption = config.preemption_config
+        return range(self.store.nodes.size)
+
+    def _unblock(self, numbers: Iterable[int]) -> list[Evaluation]:
+        nodes = [self.store.nodes.nodes[number] for number in numbers]
+        if not nodes:
             return []
         self.room_appeared_at = self.store.index
-        nodes = [self.store.nodes.nodes[number] for number in numbers]
         classes = {node.computed_class: None for node in nodes if node is not None and node.is_ready()}
         return self.blocked.unblock(classes, self.store.index)
 

@@ -40,3 +40,16 @@ async def test_the_loser_stops_first_and_finds_another_place(autojump_clock: tri
         await world.add_node(1)
         await world.until(lambda: len(world.running("low")) == 1)
         assert len([a for a in world.allocs("low") if a.desired_status == "evict"]) == 1
+
+
+async def test_who_waits_is_tried_again_once_others_may_make_room(autojump_clock: trio.testing.MockClock) -> None:
+    async with running() as world:
+        await world.add_node(0)
+        await world.register(sized("low", 3000, 20))
+        await world.until(lambda: len(world.running("low")) == 1)
+        await world.register(sized("high", 3000, 80))
+        await world.until(lambda: len(world.evals("high", "blocked")) == 1)
+        [waiting] = world.evals("high", "blocked")
+        assert [help.kind for help in waiting.failed_tg_allocs["app"].would_help] == ["resources", "preemption"]
+        await let_services_preempt(world)
+        await world.until(lambda: len(world.running("high")) == 1)
