@@ -93,7 +93,7 @@ def _alloc_may_go(store: StateStore, evaluation: Evaluation, row: int, now_ns: i
     job = store.job(evaluation.namespace, evaluation.job_id)
     if in_gone_job or job is None or job.stop:
         return True
-    if job.type == "batch":
+    if job.type in ("batch", "sysbatch"):
         # Finished work of the job counts as done as long as the job exists.
         return table.shape_of(row).job.job_modify_index != job.job_modify_index
     if job.status == "dead" or table.desired[row] != DESIRED_CODE["run"]:

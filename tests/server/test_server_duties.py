@@ -147,8 +147,12 @@ async def test_everything_finished_goes_at_once_when_asked(autojump_clock: MockC
     assert world.server.store.node(node_id(0)) is None
 
 
-async def test_results_of_a_batch_job_stay_while_the_job_does(autojump_clock: MockClock, world: World) -> None:
-    done = await finished(world)
+@pytest.mark.parametrize("type", ["batch", "sysbatch"])
+async def test_results_of_a_batch_job_stay_while_the_job_does(
+    autojump_clock: MockClock, world: World, type: str
+) -> None:
+    """Else the scheduler would not know what is done."""
+    done = await finished(world, type=type)
     tag = c.TagJobVersion(job_id="job", name="keep", version=0, tag=JobVersionTag(name="keep"))
     await world.server.propose(tag)
     await collect(world, 50)
