@@ -163,17 +163,17 @@ def stale_reads(patch: pytest.MonkeyPatch) -> None:
 
 # Mutation → the profile that finds it, and a seed near one that does.
 MUTATIONS: dict[Mutation, tuple[str, int]] = {
-    sync_that_does_nothing: ("servers", 0),
+    sync_that_does_nothing: ("brief", 0),
     acknowledged_before_commit: ("servers", 0),
     older_orders_obeyed: ("stale", 0),
     older_allocations_taken: ("stale", 0),
     two_schedulers_and_no_verification: ("tight", 0),
     own_stops_held_against_others: ("judge", 76),
-    broker_not_rebuilt: ("servers", 0),
-    room_wakes_nobody: ("tight", 0),
-    requests_not_remembered: ("servers", 0),
-    requests_not_in_snapshots: ("servers", 0),
-    side_records_not_restored: ("servers", 0),
+    broker_not_rebuilt: ("brief", 0),
+    room_wakes_nobody: ("brief", 0),
+    requests_not_remembered: ("brief", 0),
+    requests_not_in_snapshots: ("brief", 0),
+    side_records_not_restored: ("brief", 0),
     stale_reads: ("stale", 0),
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
@@ -16,7 +17,7 @@ from typing import Any
 import pretend_server
 import pretend_trio
 import trio
-from invariants import SETTLE_S, Checker
+from invariants import Checker
 from people import People
 from pretend_client import ClientHost
 from pretend_server import ServerHost
@@ -25,6 +26,7 @@ from pretend_world import PROFILES, Profile, Totals, Violation, World
 from nomadpy.model.errors import Refused, Unavailable
 from nomadpy.raft import raftlog
 from nomadpy.server import bootstrapper, leader
+from nomadpy.state import sections
 
 # The server imports its office only when it takes it, which is too late to be given another trio.
 _IMPORTED_LATE = (leader,)
@@ -34,6 +36,12 @@ def simulated() -> list[ModuleType]:
     """The product's modules that speak trio's words, whichever there are."""
     ours = [module for name, module in sys.modules.items() if name.partition(".")[0] == "nomadpy"]
     return [module for module in ours if getattr(module, "trio", None) is trio]
+
+
+# Snapshots are many and small; compressing them would take a tenth of the time.
+_NOT_COMPRESSED = SimpleNamespace(
+    compress=lambda data, _level: data, decompress=bytes, crc32=zlib.crc32, error=zlib.error
+)
 
 
 @contextmanager
@@ -50,6 +58,7 @@ def pretending() -> Iterator[None]:
     replace(raftlog, "time", SimpleNamespace(perf_counter=_perf_counter))
     replace(raftlog, "DiskDirectory", pretend_server.open_directory)
     replace(bootstrapper, "BallotFile", pretend_server.BallotDisk)
+    replace(sections, "zlib", _NOT_COMPRESSED)
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -144,7 +153,7 @@ class Simulation:
         for host in self.servers:
             # Killed by a disk that was asked in the middle of something.
             if not host.up and host not in self._coming:
-                self._come_back(host, self.rng.uniform(0.2, 8))
+                self._come_back(host, self.rng.uniform(0.2, self.world.profile.dead_disk_s))
         self.world.loop.later(0.25, self._trouble)
 
     @property
@@ -164,13 +173,13 @@ class Simulation:
         host = self.rng.choice(self.servers)
         if host.up:
             host.kill()
-            self._come_back(host, self.rng.choice((0.3, 2.0, 15.0)))
+            self._come_back(host, self.rng.choice(self.world.profile.server_away_s))
 
     def _kill_client(self) -> None:
         host = self.rng.choice(self.clients)
         if host.up:
             host.kill(machine=self.rng.random() < 0.4)
-            self._come_back(host, self.rng.choice((0.5, 3.0, 20.0)))
+            self._come_back(host, self.rng.choice(self.world.profile.client_away_s))
 
     def _pause_leader(self) -> None:
         for host in self.servers:
@@ -180,7 +189,7 @@ class Simulation:
     def _pause(self, host: Any) -> None:
         if not host.well:
             return
-        process, seconds = host.process, self.rng.choice((0.5, 3.0, 8.0, 35.0))
+        process, seconds = host.process, self.rng.choice(self.world.profile.pause_s)
         self.world.note(host.name, f"is stopped for {seconds} s")
         self.world.totals.pauses += 1
         process.pause()
@@ -209,7 +218,7 @@ class Simulation:
         self.world.totals.partitions += 1
         self._cuts.append(cut)
         self.world.cut.update(cut)
-        self.world.loop.later(self.rng.choice((0.5, 4.0, 15.0, 30.0)), lambda: self._mend(cut))
+        self.world.loop.later(self.rng.choice(self.world.profile.cut_s), lambda: self._mend(cut))
 
     def _mend(self, cut: list[tuple[str, str]]) -> None:
         if cut in self._cuts:
@@ -262,7 +271,8 @@ class Simulation:
 
     def _settle(self) -> None:
         world, checker = self.world, self.checker
-        end = world.loop.now + SETTLE_S
+        settle_s = world.profile.settle_s
+        end = world.loop.now + settle_s
         missing = ["people wait for answers"]
         while missing and world.loop.now < end:
             world.run(1.0)
@@ -271,7 +281,7 @@ class Simulation:
         if missing:
             for text in missing:
                 world.note("unsettled", text)
-            raise Violation("settled", f"after {SETTLE_S:g} s: {'; '.join(missing[:4])}")
+            raise Violation("settled", f"after {settle_s:g} s: {'; '.join(missing[:4])}")
 
 
 def run_seed(seed: int, *, profile: str = "plain") -> Totals:

@@ -38,8 +38,6 @@ _FINGERPRINT_EVERY = 16
 _ROOMY = 500
 # Heartbeats are tried again after up to half a minute, and verdicts may be held back for as long.
 EXCUSE_S = 75.0
-# Longest wait for the cluster to settle: evaluations that failed are tried again after up to six minutes.
-SETTLE_S = 900.0
 
 
 class Wish(msgspec.Struct):
@@ -160,6 +158,8 @@ class Checker:
             return
         if node is None or not node.is_ready() or not self.was_well(node.id):
             return
+        if alloc.desired_transition.migrate:
+            return  # its node was drained when it was told to go
         if any(other.name == alloc.name and other.id != alloc.id for other in _wanted(store, job)):
             return  # one of two of the same name, since the other came back
         self._world.violate("no stop without cause", f"{alloc.name} {alloc.id[:8]} on {node.name} was stopped")
@@ -284,6 +284,7 @@ class Checker:
         stores = [host.server.store for host in servers]
         check_store(stores[0])
         prints = {print_of(store) for store in stores}
+        self._world.totals.fingerprints += len(stores)
         if len(prints) != 1:
             self._world.violate("equal replicas", "the servers end with different states")
         for wish in self.wishes:

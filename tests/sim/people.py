@@ -56,7 +56,7 @@ class People:
     async def _own(self, job_id: str, *, batch: bool) -> None:
         rng, world = self.rng, self._world
         kind = "batch" if batch else "service"
-        await trio.sleep(rng.uniform(0, 6))
+        await trio.sleep(rng.uniform(0, world.profile.begin_s))
         await self._register(job_id, kind, count=rng.randint(1, 4))
         while True:
             await trio.sleep(rng.expovariate(world.profile.operations))

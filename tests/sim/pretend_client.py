@@ -56,16 +56,14 @@ class Servers:
 
     async def heartbeat(self, node_id: str, secret_id: str, status: str) -> NodeLease:
         """See ServerEndpoint."""
-        lease: NodeLease = await self._ask("heartbeat", node_id, secret_id, status, attempt_s=6.0, total_s=15.0)
+        lease: NodeLease = await self._ask("heartbeat", node_id, secret_id, status, urgent=True)
         self._host.join_gossip()
         return lease
 
     async def wait_assignments(self, node_id: str, secret_id: str, after: int, wait_s: float) -> Any:
         """See ServerEndpoint."""
-        wait_s = min(wait_s, 60.0)
-        return await self._ask(
-            "wait_assignments", node_id, secret_id, after, wait_s, attempt_s=20 + wait_s, total_s=40 + wait_s
-        )
+        wait_s = min(wait_s, self._world.profile.poll_s)
+        return await self._ask("wait_assignments", node_id, secret_id, after, wait_s, held_s=wait_s)
 
     async def get_allocs(self, node_id: str, secret_id: str, alloc_ids: list[str]) -> Any:
         """See ServerEndpoint."""
@@ -85,7 +83,9 @@ class Servers:
                 world._delay(), lambda: world._arrive(me, server, lambda h: h.connection_ended(node_id, connection))
             )
 
-    async def _ask(self, method: str, *args: Any, attempt_s: float = 20.0, total_s: float = 40.0) -> Any:
+    async def _ask(self, method: str, *args: Any, held_s: float = 0.0, urgent: bool = False) -> Any:
+        patience_s = self._world.profile.patience_s
+        attempt_s, total_s = (min(6.0, patience_s), 15.0) if urgent else (patience_s + held_s, 2 * patience_s + held_s)
         deadline = trio.current_time() + total_s
         while True:
             if not self._server:

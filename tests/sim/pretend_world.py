@@ -58,6 +58,21 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     clock_jump: float = 0.02
     die_on_disk: float = 0.0008
     power: float = 0.5
+    # One of these is how long a killed server or client stays away, a process is stopped, a cut lasts.
+    server_away_s: tuple[float, ...] = (0.3, 2.0, 15.0)
+    client_away_s: tuple[float, ...] = (0.5, 3.0, 20.0)
+    pause_s: tuple[float, ...] = (0.5, 3.0, 8.0, 35.0)
+    cut_s: tuple[float, ...] = (0.5, 4.0, 15.0, 30.0)
+    # The longest that a server that died on its disk stays away, and that people wait before they begin.
+    dead_disk_s: float = 8.0
+    begin_s: float = 6.0
+    # How long clients let a server hold their question for assignments, and wait for any other answer.
+    poll_s: float = 60.0
+    patience_s: float = 20.0
+    # Longest wait for the cluster to settle: evaluations that failed are tried again after up to six minutes.
+    settle_s: float = 900.0
+    # No sound run needs as many: whoever does turns in circles.
+    events_max: int = 150_000
     snapshot_entries: int = 25
     operations: float = 0.12
     # What one allocation takes of the 4000 MHz of a node.
@@ -89,6 +104,42 @@ PROFILES = {
         partition=0.0,
         operations=0.05,
         servers=(1, 1, 3),
+    ),
+    # A few seconds full of trouble, for many seeds.
+    "brief": Profile(
+        trouble_s=7.0,
+        servers=(3, 3, 3, 1),
+        clients=(1, 2),
+        jobs=2,
+        loss=0.06,
+        repeat=0.06,
+        slow_share=0.05,
+        slow_s=1.0,
+        broken_calls=0.04,
+        kill_server=0.3,
+        kill_client=0.15,
+        pause=0.15,
+        pause_leader=0.1,
+        partition=0.25,
+        believers=0.1,
+        transfer=0.1,
+        drain=0.1,
+        clock_jump=0.1,
+        die_on_disk=0.004,
+        power=0.7,
+        server_away_s=(0.2, 1.0, 2.0),
+        client_away_s=(0.3, 1.5),
+        pause_s=(0.3, 1.5, 4.0),
+        cut_s=(0.4, 1.5, 3.0),
+        dead_disk_s=1.5,
+        begin_s=2.0,
+        poll_s=4.0,
+        patience_s=3.0,
+        settle_s=120.0,
+        events_max=25_000,
+        snapshot_entries=10,
+        operations=0.8,
+        cpu=1300,
     ),
     "tight": Profile(cpu=1300, clients=(3,), operations=0.3, kill_client=0.05),
 }
@@ -188,6 +239,8 @@ class World:
         end = self.loop.now + seconds
         while self.loop.now < end and self.violation is None:
             self.loop.run(min(end, self.loop.now + 0.5))
+            if self.loop.steps > self.profile.events_max:
+                self.violate("settled", f"{self.loop.steps} events in {self.loop.now:g} s")
         if self.violation is not None:
             raise self.violation
 
