@@ -31,7 +31,7 @@ def decide_collection(
         in_gone_job = (evaluation.namespace, evaluation.job_id) in gone
         threshold = config.batch_eval_gc_threshold_ns if evaluation.type == "batch" else config.eval_gc_threshold_ns
         if evaluation.terminal() and (in_gone_job or old(evaluation.modify_time_ns, threshold)):
-            rows = store.allocs.rows_by_eval(evaluation.id)
+            rows = store.allocs.rows_by_eval(evaluation.id, (evaluation.namespace, evaluation.job_id))
             removable = [
                 row for row in rows
                 if (in_gone_job or old(int(store.allocs.modify_time[row]), threshold))

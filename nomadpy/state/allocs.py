@@ -133,7 +133,6 @@ class AllocTable:
         self._by_job: dict[tuple[str, str], array[int]] = {}
         self._by_node: dict[int, array[int]] = {}
         self._indexed_to = 0  # later rows are not in ``_by_node`` yet
-        self._by_eval: dict[int, array[int]] = {}  # may name rows that moved on; readers check
         self._epoch = 0
         self._frozen: tuple[weakref.ref[FrozenAllocs], ...] = ()
         self._capacity = 0
@@ -180,29 +179,52 @@ class AllocTable:
     def append(self, blocks: Sequence[NewRows], *, index: int, now_ns: int) -> int:
         """Adds pending allocations that should run; returns the first of their consecutive rows, in which the blocks
         follow each other."""
-        first, counts = self.size, [len(block.nodes) for block in blocks]
-        rows = slice(first, first + sum(counts))
+        counts = [len(block.nodes) for block in blocks]
+        origins = [self._originate(block, count) for block, count in zip(blocks, counts, strict=True)]
+        first = self.fill(
+            _joined([block.nodes for block in blocks]),
+            _joined([block.name_indexes for block in blocks]),
+            list(zip(*origins, strict=True)),
+            counts,
+            index=index,
+            now_ns=now_ns,
+        )
+        start = first
+        for block, count in zip(blocks, counts, strict=True):
+            add_range(self._by_job, block.job.key, start, count)
+            start += count
+        return first
+
+    def fill(
+        self,
+        nodes: Rows,
+        name_indexes: Rows,
+        codes: Sequence[Sequence[int]],
+        counts: Sequence[int],
+        *,
+        index: int,
+        now_ns: int,
+    ) -> int:
+        """Fills the columns of new rows and returns the first of them. ``codes``: of the shape, evaluation, deployment
+        and metrics of ``counts[i]`` rows each, which the caller counts as held, as it enters the rows under their
+        jobs."""
+        first = self.size
+        rows = slice(first, first + len(nodes))
         while rows.stop > self._capacity:
             self._grow(self._capacity * 2)
         self.size = rows.stop
-        self.live += rows.stop - first
-        self.node[rows] = nodes = _joined([block.nodes for block in blocks])
-        self.name_index[rows] = _joined([block.name_indexes for block in blocks])
+        self.live += len(nodes)
+        self.node[rows] = nodes
+        self.name_index[rows] = name_indexes
         self.dirty_nodes.update(_distinct(nodes))
-        origins = [self._originate(block, count) for block, count in zip(blocks, counts, strict=True)]
         shared = (self.shape, self.eval, self.deployment, self.metric)
-        for column, codes in zip(shared, zip(*origins, strict=True), strict=True):
-            column[rows] = codes[0] if len(codes) == 1 else np.repeat(codes, counts)
+        for column, values in zip(shared, codes, strict=True):
+            column[rows] = values[0] if len(values) == 1 else np.repeat(values, counts)
         self.desired[rows] = 0
         self.client[rows] = 0
         for moved in (self.create_index, self.modify_index, self.alloc_modify_index):
             moved[rows] = index
         self.create_time[rows] = self.modify_time[rows] = now_ns
-        start = first
-        for (shape, code, _, _), count in zip(origins, counts, strict=True):
-            add_range(self._by_job, self.shapes[shape].job.key, start, count)
-            add_range(self._by_eval, code, start, count)
-            start += count
         if self.size - self._indexed_to > _INDEX_AT:
             self._index_nodes()
         return first
@@ -320,12 +342,7 @@ class AllocTable:
         self._keep(row)
         self.eval[row] = code
         self._evals.hold(code)
-        self._by_eval.setdefault(code, array("I")).append(row)
-        self._leave_eval(old)
-
-    def _leave_eval(self, code: int) -> None:
-        if self._evals.drop(code):
-            del self._by_eval[code]
+        self._evals.drop(old)
 
     def set_deployment(self, row: int, deployment_id: str) -> None:
         """The deployment that the row belongs to."""
@@ -350,7 +367,7 @@ class AllocTable:
             self._keep(row)
             self._shape_live[int(self.shape[row])] -= int(self.is_live(row))
             self._leave_shape(int(self.shape[row]))
-            self._leave_eval(int(self.eval[row]))
+            self._evals.drop(int(self.eval[row]))
             self._deployments.drop(int(self.deployment[row]))
             self._metrics.drop(int(self.metric[row]))
             self.desired[row] = GONE
@@ -420,15 +437,14 @@ class AllocTable:
         self._index_nodes()
         return self._by_node.get(number, ())
 
-    def rows_by_eval(self, eval_id: str) -> list[int]:
-        """Rows that an evaluation last decided about, oldest first."""
+    def rows_by_eval(self, eval_id: str, job: tuple[str, str]) -> list[int]:
+        """Rows that an evaluation of the job last decided about, oldest first. Whatever an evaluation decides about is
+        its job's."""
         code = self._evals.find(eval_id)
-        held = self._by_eval.get(code)
-        if held is None:
+        if code < 0:
             return []
-        rows = np.array(held, dtype=np.uint32)
-        rows = rows[(self.eval[rows] == code) & (self.desired[rows] != GONE)]
-        return [int(row) for row in np.unique(rows)]
+        held = np.asarray(self.rows_by_job(job), dtype=np.uint32)
+        return cast(list[int], held[self.eval[held] == code].tolist())
 
     def deployment_id(self, row: int) -> str:
         """The deployment that the row belongs to, "" when none."""

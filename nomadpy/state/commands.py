@@ -396,11 +396,13 @@ class ReconcileSummaries(Command):
 
 
 class StageRestore(Command):
-    """Puts a part of a snapshot of the state aside, which begins at byte ``offset`` of it."""
+    """Puts a part of a snapshot of the state aside, which begins at byte ``offset`` of it. After the ``last`` one it
+    can be read."""
 
     restore_id: str = ""
     offset: int = 0
     data: bytes = b""
+    last: bool = False
 
 
 class AbandonRestore(Command):

@@ -24,10 +24,10 @@ from nomadpy.state.view import Claim
 class Shape:
     """A group of a job version, with everything that follows from it computed once, when it is asked for."""
 
-    def __init__(self, job: Job, group: TaskGroup) -> None:
+    def __init__(self, job: Job, group: TaskGroup, demand: Demand | None = None) -> None:
         self.job = job
         self.group = group
-        self.demand: Demand = group_demand(group)
+        self.demand: Demand = group_demand(group) if demand is None else demand
 
     @cached_property
     def base(self) -> AllocatedResources:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Set
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -33,6 +34,18 @@ class Shared(Generic[T]):
         self._counts[code] = 0
         return code
 
+    def add_held(self, values: Sequence[T], counts: Sequence[int]) -> list[int]:
+        """The numbers of new values, in order, each held by so many rows: what ``add`` and ``hold`` come to."""
+        known = min(len(self._free), len(values))
+        codes = self._free[len(self._free) - known :][::-1]
+        del self._free[len(self._free) - known :]
+        following = self._next + len(values) - known
+        codes += range(self._next, following)
+        self._next = following
+        self._values.update(zip(codes, values, strict=True))
+        self._counts.update(zip(codes, counts, strict=True))
+        return codes
+
     def hold(self, code: int, count: int = 1) -> None:
         """Notes that ``count`` more rows hold the value."""
         if code:
@@ -63,6 +76,16 @@ class Interned(Shared[str]):
         if code is None:
             code = self._codes[word] = self.add(word)
         return code
+
+    def know_none_of(self, words: Set[str]) -> bool:
+        """Whether all of the words would be new."""
+        return self._codes.keys().isdisjoint(words)
+
+    def add_held(self, values: Sequence[str], counts: Sequence[int]) -> list[int]:
+        """As for all shared values; the words are known from then on."""
+        codes = super().add_held(values, counts)
+        self._codes.update(zip(values, codes, strict=True))
+        return codes
 
     def find(self, word: str) -> int:
         """The number of a known word, -1 otherwise."""

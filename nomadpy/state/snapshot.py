@@ -37,7 +37,7 @@ STORED = frozenset(
     | {"autopilot_config"}
 )
 REBUILT = frozenset({"evals_by_job", "open_evals", "deployments_by_job"})
-TRANSIENT = frozenset({"touched", "changed_evals", "changed_deployments", "generation"})
+TRANSIENT = frozenset({"touched", "changed_evals", "changed_deployments", "generation", "prepared"})
 JOBS_STORED = frozenset(
     {"versions", "submissions", "summaries", "scaling_events", "periodic_launches", "children", "everywhere"}
 )

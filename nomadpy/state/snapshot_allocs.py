@@ -22,7 +22,7 @@ from nomadpy.state.shared import Interned, Shared
 # Every attribute of the table, by what becomes of it. The names of the columns stand in ``COLUMNS``.
 STORED = frozenset({"ids", "size", "_next_shape", "shapes", "_extra", "_metrics", "_evals", "_deployments"})
 REBUILT = frozenset({"live", "_shape_codes", "_shape_rows", "_shape_live", "_job_shapes"}) | frozenset(
-    {"_by_job", "_by_node", "_indexed_to", "_by_eval", "_capacity"}
+    {"_by_job", "_by_node", "_indexed_to", "_capacity"}
 )
 TRANSIENT = frozenset({"dirty_nodes", "_epoch", "_frozen", "_sayings"})
 
@@ -195,7 +195,7 @@ def _fill_words(interned: Interned, stored: StoredShared[str]) -> None:
 
 
 def _rebuild(table: AllocTable) -> None:
-    """Counts and indexes by job, node and evaluation, from the columns."""
+    """Counts and indexes by job and node, from the columns."""
     stored = np.flatnonzero(table.desired[: table.size] != GONE).astype(np.uint32)
     table.live = len(stored)
     shapes = table.shape[stored]
@@ -212,7 +212,6 @@ def _rebuild(table: AllocTable) -> None:
     ):
         _count_shared(shared, column[stored])
     table._by_node, table._indexed_to = _grouped(table.node[stored], stored), table.size
-    table._by_eval = _grouped(table.eval[stored], stored)
     keys = list(table._job_shapes)
     place = {key: number for number, key in enumerate(keys)}
     job_of = np.zeros(table._next_shape + 1, dtype=np.uint32)

@@ -37,11 +37,20 @@ class Staged(msgspec.Struct, frozen=True):
 
     restore_id: str
     parts: tuple[bytes, ...]
+    complete: bool = False
 
     @property
     def size(self) -> int:
         """How many bytes there are."""
         return sum(len(part) for part in self.parts)
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """The state that was put aside, read already. ``sha256`` (hex) is that of what was read."""
+
+    restore_id: str
+    sha256: str
+    state: StateStore
 
 
 class StateStore:
@@ -53,6 +62,7 @@ class StateStore:
         self.index_offset = 0
         self.restored_at = 0  # the index of the last restore
         self.staged: Staged | None = None
+        self.prepared: Prepared | None = None  # not replicated
         self.generation = 0  # how often all tables were exchanged at once on this server; not replicated
         self.cluster_id = ""
         self.table_index: dict[str, int] = {}

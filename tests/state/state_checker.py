@@ -47,8 +47,13 @@ def check_indexes(store: StateStore, allocs: list[Allocation]) -> None:
     for number in range(store.nodes.size):
         _, node_id = store.nodes.identity(number)
         assert store.allocs_by_node(node_id) == by_node[node_id]
-    for eval_id in {*by_eval, *store.evals}:
-        assert [store.alloc_at(row) for row in store.allocs.rows_by_eval(eval_id)] == by_eval[eval_id]
+    for eval_id, made in by_eval.items():
+        assert len({(alloc.namespace, alloc.job_id) for alloc in made}) == 1
+        key = (made[0].namespace, made[0].job_id)
+        assert [store.alloc_at(row) for row in store.allocs.rows_by_eval(eval_id, key)] == made
+    for evaluation in store.evals.values():
+        rows = store.allocs.rows_by_eval(evaluation.id, (evaluation.namespace, evaluation.job_id))
+        assert len(rows) == len(by_eval.get(evaluation.id, ()))
 
 
 def check_usage(store: StateStore, allocs: list[Allocation]) -> None:
@@ -152,8 +157,6 @@ def check_shapes(store: StateStore, allocs: list[Allocation]) -> None:
     )
     assert len(table._evals) == len({alloc.eval_id for alloc in allocs if alloc.eval_id})
     assert set(table._by_job) == {(alloc.namespace, alloc.job_id) for alloc in allocs}
-    assert set(table._by_eval) >= {table._evals.find(alloc.eval_id) for alloc in allocs}
-    assert len(table._by_eval) <= len(table._evals) + 1
 
 
 def check_children(store: StateStore) -> None:

@@ -37,7 +37,7 @@ def command(batch: list[Blocks], *, all_at_once: bool, stop: tuple[str, str]) ->
             c.PlaceBlock(
                 job_id=f"job-{job}",
                 group=f"g{group}",
-                eval_id=f"e{number}",
+                eval_id=f"e{number}-{job}",
                 deployment_id="d" if job == 0 else "",
                 nodes=struct.pack(f"<{len(nodes)}I", *nodes),
                 name_indexes=struct.pack(f"<{len(nodes)}I", *range(len(nodes))),
@@ -50,7 +50,7 @@ def command(batch: list[Blocks], *, all_at_once: bool, stop: tuple[str, str]) ->
         stops = (c.StopAlloc(alloc_id=stop[1]),) if stop[0] == f"job-{job}" else ()
         made.append(
             c.PlanResult(
-                eval_id=f"e{number}",
+                eval_id=f"e{number}-{job}",
                 job_id=f"job-{job}",
                 all_at_once=all_at_once,
                 places=places,

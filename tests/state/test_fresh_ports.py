@@ -43,13 +43,13 @@ def command(batch: list[tuple[int, Placed, int]]) -> c.ApplyPlans:
         block = c.PlaceBlock(
             job_id=f"job-{job}",
             group="app",
-            eval_id=f"e{number}",
+            eval_id=f"e{number}-{job}",
             nodes=struct.pack(f"<{len(placed)}I", *(node for node, _ in placed)),
             name_indexes=struct.pack(f"<{len(placed)}I", *range(len(placed))),
             port_values=values[: max(0, len(values) - missing)],
             port_hosts={node: (f"10.0.0.{node}", f"10.0.{node % 2}.{node}") for node, _ in placed},
         )
-        made.append(c.PlanResult(eval_id=f"e{number}", job_id=f"job-{job}", places=(block,)))
+        made.append(c.PlanResult(eval_id=f"e{number}-{job}", job_id=f"job-{job}", places=(block,)))
     return c.ApplyPlans(plans=tuple(made))
 
 

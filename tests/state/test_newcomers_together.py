@@ -18,6 +18,7 @@ from nomadpy.model.job import Job, UpdateStrategy
 from nomadpy.scheduler import Decision, Fleet, Newcomer, Together, decide, schedule
 from nomadpy.state import commands as c
 from nomadpy.state.apply import plans
+from nomadpy.state.snapshot import freeze
 from nomadpy.state.store import StateStore
 
 JOBS = 6
@@ -97,6 +98,7 @@ def test_together_is_one_after_another(jobs: list[Job], happens: str) -> None:
         alone = carried_out(jobs, happens)
     assert together[0] == alone[0]
     assert fingerprint(together[1]) == fingerprint(alone[1])
+    assert freeze(together[1])() == freeze(alone[1])()
 
 
 def by_schedule(jobs: list[Job]) -> StateStore:

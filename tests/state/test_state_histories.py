@@ -147,4 +147,4 @@ def test_a_full_life_leaves_nothing_behind() -> None:
     table = world.store.allocs
     assert (table.live, len(table.shapes), len(table._evals), len(table._metrics)) == (0, 0, 0, 0)
     assert [len(each) for each in (table._extra, table._by_job, table._by_node, table._job_shapes)] == [0, 0, 0, 0]
-    assert [len(each) for each in (table._by_eval, world.store.open_evals, world.store.evals_by_job)] == [0, 0, 0]
+    assert [len(each) for each in (world.store.open_evals, world.store.evals_by_job)] == [0, 0]

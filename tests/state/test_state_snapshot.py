@@ -54,7 +54,7 @@ def everything(store: StateStore) -> dict[str, Any]:
         "rows": {name: getattr(table, name)[: table.size].tolist() for name, _ in COLUMNS},
         "by job": table._by_job,
         "by node": [list(table.rows_by_node(number)) for number in range(store.nodes.size)],
-        "by eval": {word: table.rows_by_eval(word) for word in table._evals._codes},
+        "by eval": {e.id: table.rows_by_eval(e.id, (e.namespace, e.job_id)) for e in store.evals.values()},
         "extras": [without_epoch(table.extra(row)) for row in stored],
         "everywhere": list(store.jobs.everywhere),
         "order": (list(store.evals), list(store.jobs.versions), list(store.deployments)),

@@ -96,7 +96,9 @@ async def evaluation_allocations(call: Call) -> Reply:
     store, eval_id = call.server.store, check_uuid(call.params["eval_id"])
 
     def read() -> tuple[Any, int]:
-        return [store.alloc_stub_at(row) for row in store.allocs.rows_by_eval(eval_id)], store.max_index("allocs")
+        found = store.evals.get(eval_id)
+        rows = store.allocs.rows_by_eval(eval_id, (found.namespace, found.job_id)) if found is not None else []
+        return [store.alloc_stub_at(row) for row in rows], store.max_index("allocs")
 
     return await call.blocking(read, "allocs")
 

@@ -25,7 +25,7 @@ def put_evals(store: StateStore, index: int, now_ns: int, evals: Iterable[Evalua
         known = store.evals_by_job.setdefault(key, {})
         was_open = old is not None and evaluation.id in known and not old.terminal()
         known[evaluation.id] = None
-        count_open(store, key, int(not evaluation.terminal()) - int(was_open))
+        _count_open(store, key, int(not evaluation.terminal()) - int(was_open))
         store.touch("evals")
         store.changed_evals.append(evaluation.id)
         set_queued(store, index, evaluation)
@@ -41,14 +41,14 @@ def drop_eval(store: StateStore, eval_id: str) -> None:
     if not known:
         del store.evals_by_job[key]
     if not evaluation.terminal():
-        count_open(store, key, -1)
+        _count_open(store, key, -1)
 
 
 def _key(evaluation: Evaluation) -> tuple[str, str]:
     return evaluation.namespace, evaluation.job_id
 
 
-def count_open(store: StateStore, key: tuple[str, str], by: int) -> None:
+def _count_open(store: StateStore, key: tuple[str, str], by: int) -> None:
     """Notes that so many more evaluations of a job are not terminal."""
     count = store.open_evals.get(key, 0) + by
     if count:

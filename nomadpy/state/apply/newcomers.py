@@ -11,19 +11,21 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from nomadpy.model.alloc import AllocMetric, ScoreMeta
 from nomadpy.model.demand import Demand, group_demand
 from nomadpy.model.evaluation import DEPLOYMENT_RUNNING, EVAL_COMPLETE, Deployment, DeploymentState, Evaluation
 from nomadpy.model.job import Job, TaskGroup, TaskGroupSummary
 from nomadpy.state import commands as c
-from nomadpy.state.allocs import NewRows
-from nomadpy.state.apply.evals import count_open, refresh_status, set_queued
+from nomadpy.state.apply.evals import refresh_status, set_queued
 from nomadpy.state.apply.fresh import Usage
+from nomadpy.state.first_rows import FirstRows, append_first
 from nomadpy.state.store import StateStore
 
 _U32, _F64 = np.dtype("<u4"), np.dtype("<f8")
 _Numbers = npt.NDArray[np.uint32]
+Key = tuple[str, str]
 
 
 class _Columns:
@@ -111,7 +113,7 @@ def place_newcomers(store: StateStore, index: int, now_ns: int, view_index: int,
     if not usage.fits(store):
         return False
     usage.book(store)
-    _store(store, index, now_ns, view_index, columns, found)
+    _store(store, index, now_ns, view_index, columns, found, demands)
     return True
 
 
@@ -128,73 +130,90 @@ def _demands(found: Sequence[_Found]) -> list[Demand]:
 
 
 def _store(
-    store: StateStore, index: int, now_ns: int, view_index: int, columns: _Columns, found: Sequence[_Found]
+    store: StateStore,
+    index: int,
+    now_ns: int,
+    view_index: int,
+    columns: _Columns,
+    found: Sequence[_Found],
+    demands: Sequence[Demand],
 ) -> None:
     deployments = list(columns.deployments())
-    metrics = columns.metric_records(store)
-    blocks, start = [], 0
-    names = np.arange(max(columns.counts), dtype=np.uint32)
-    for (evaluation, job, group), count, (deployment_id, _), metric in zip(
-        found, columns.counts, deployments, metrics, strict=True
-    ):
-        nodes = columns.nodes[start : start + count]
-        start += count
-        blocks.append(NewRows(job, group, nodes, names[:count], evaluation.id, deployment_id, metric))
-    store.allocs.append(blocks, index=index, now_ns=now_ns)
-    summaries = _Summaries(store, index)
-    for (evaluation, job, group), count, (deployment_id, state) in zip(found, columns.counts, deployments, strict=True):
+    names: _Numbers = np.arange(len(columns.nodes), dtype=np.uint32)
+    starts = np.cumsum(columns.counts) - columns.counts
+    names -= np.repeat(starts, columns.counts).astype(np.uint32)
+    keys = [(evaluation.namespace, evaluation.job_id) for evaluation, _, _ in found]
+    rows = FirstRows(
+        keys=keys,
+        jobs=[job for _, job, _ in found],
+        groups=[group for _, _, group in found],
+        demands=demands,
+        counts=columns.counts,
+        nodes=columns.nodes,
+        name_indexes=names,
+        eval_ids=columns.eval_ids,
+        deployment_ids=[deployment_id for deployment_id, _ in deployments],
+        metrics=list(columns.metric_records(store)),
+    )
+    append_first(store.allocs, rows, index=index, now_ns=now_ns)
+    followers = _Followers(store, index, now_ns, view_index)
+    for key, each, count, (deployment_id, state) in zip(keys, found, columns.counts, deployments, strict=True):
+        evaluation, job, group = each
         if state is not None:
             _open(store, index, now_ns, deployment_id, evaluation, job, group, state, count)
-        done = _done(evaluation, group, deployment_id, view_index)
-        if not summaries.count(job, group.name, count):
+        done = followers.complete(key, evaluation, group, deployment_id)
+        if not followers.count(key, job, group.name, count):
             set_queued(store, index, done)
-        _put_eval(store, done.replace(modify_index=index, modify_time_ns=now_ns), evaluation)
-        _now_runs(store, index, job)
+        followers.runs(key, job)
+    store.changed_evals.extend(columns.eval_ids)
     store.touch("allocs", "job_summary", "evals")
 
 
-def _done(evaluation: Evaluation, group: TaskGroup, deployment_id: str, view_index: int) -> Evaluation:
-    return evaluation.replace(
+def _done(
+    evaluation: Evaluation, queued: dict[str, int], deployment_id: str, view_index: int, index: int, now_ns: int
+) -> Evaluation:
+    return replace(
+        evaluation,
         status=EVAL_COMPLETE,
         status_description="",
         failed_tg_allocs={},
-        queued_allocations={group.name: 0},
+        queued_allocations=queued,
         plan_annotations=None,
         deployment_id=deployment_id,
         snapshot_index=view_index,
+        modify_index=index,
+        modify_time_ns=now_ns,
     )
 
 
-def _put_eval(store: StateStore, done: Evaluation, before: Evaluation) -> None:
-    store.evals[done.id] = done
-    if not before.terminal():
-        count_open(store, (done.namespace, done.job_id), -1)
-    store.changed_evals.append(done.id)
+class _Followers:
+    """What follows from placements for evaluations, summaries and jobs. Lines that are the same are kept once."""
 
-
-def _now_runs(store: StateStore, index: int, job: Job) -> None:
-    """The status of a job that has got allocations."""
-    jobs, key = store.jobs, job.key
-    current = jobs.current.get(key)
-    if current is not job or job.parent_id or job.type == "system" or job.periodic or job.parameterized_job:
-        refresh_status(store, index, key)
-    elif job.status != "running":
-        jobs.rewrite(job.replace(status="running", modify_index=index))
-        store.touch("jobs")
-
-
-class _Summaries:
-    """Counts placements in the jobs' summaries. Lines that are the same are kept once."""
-
-    def __init__(self, store: StateStore, index: int) -> None:
-        self._table, self._index = store.jobs, index
+    def __init__(self, store: StateStore, index: int, now_ns: int, view_index: int) -> None:
+        self._store, self._index, self._now_ns, self._view_index = store, index, now_ns, view_index
         self._first: dict[int, TaskGroupSummary] = {}
+        self._none_queued: dict[str, dict[str, int]] = {}
 
-    def count(self, job: Job, group: str, placed: int) -> bool:
+    def complete(self, key: Key, evaluation: Evaluation, group: TaskGroup, deployment_id: str) -> Evaluation:
+        """Stores the evaluation as complete."""
+        store = self._store
+        queued = self._none_queued.get(group.name)
+        if queued is None:
+            queued = self._none_queued[group.name] = {group.name: 0}
+        done = _done(evaluation, queued, deployment_id, self._view_index, self._index, self._now_ns)
+        if not evaluation.terminal():
+            if store.open_evals[key] == 1:
+                del store.open_evals[key]
+            else:
+                store.open_evals[key] -= 1
+        store.evals[done.id] = done
+        return done
+
+    def count(self, key: Key, job: Job, group: str, placed: int) -> bool:
         """Notes that so many allocations of a job's group start, and that none is waited for. False for a job that was
         purged since: its allocations do not count for the one that was registered under its name."""
-        key = job.key
-        summary = self._table.summaries.get(key)
+        summaries = self._store.jobs.summaries
+        summary = summaries.get(key)
         if summary is None or summary.create_index != job.create_index:
             return False
         lines = summary.summary
@@ -203,8 +222,25 @@ class _Summaries:
             line = self._first.setdefault(placed, TaskGroupSummary(starting=placed))
         else:
             line = line.replace(starting=line.starting + placed, queued=0)
-        self._table.summaries[key] = summary.replace(summary={**lines, group: line}, modify_index=self._index)
+        summaries[key] = replace(summary, summary={**lines, group: line}, modify_index=self._index)
         return True
+
+    def runs(self, key: Key, job: Job) -> None:
+        """Gives a job that has got allocations its status."""
+        jobs = self._store.jobs
+        if (
+            jobs.current.get(key) is not job
+            or job.parent_id
+            or job.type not in ("service", "batch")
+            or job.periodic is not None
+            or job.parameterized_job is not None
+        ):
+            refresh_status(self._store, self._index, key)
+        elif job.status != "running":
+            runs = jobs.current[key] = replace(job, status="running", modify_index=self._index)
+            versions = jobs.versions[key]
+            jobs.versions[key] = (runs, *versions[1:])
+            self._store.touch("jobs")
 
 
 _NOTHING = TaskGroupSummary()
@@ -295,5 +331,6 @@ def spell_out(store: StateStore, view_index: int, rows: c.Newcomers) -> list[tup
             places=(block,),
             deployment=opened,
         )
-        out.append((plan, _done(evaluation, group, deployment_id, view_index)))
+        done = _done(evaluation, {group.name: 0}, deployment_id, view_index, 0, 0)
+        out.append((plan, done))
     return out

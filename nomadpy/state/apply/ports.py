@@ -57,11 +57,12 @@ class Claims:
 
     def take(self, block: c.PlaceBlock, nodes: npt.NDArray[np.uint32]) -> bool:
         """Takes the ports of a block; False when one is in use, or taken already."""
+        known, hosts = self._held, block.port_hosts
         for number, values in zip(nodes.tolist(), values_of(block).tolist(), strict=True):
-            held = self._held.get(number)
+            held = known.get(number)
             if held is None:
-                held = self._held[number] = dict(self._nodes.used_ports(number))
-            for ip, port in zip(block.port_hosts[number], values, strict=True):
+                held = known[number] = dict(self._nodes.used_ports(number))
+            for ip, port in zip(hosts[number], values, strict=False):
                 used = held.get(ip, 0)
                 if used >> port & 1:
                     return False
