@@ -4,6 +4,7 @@ replicated log, and the ways that requests take."""
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -29,12 +30,12 @@ from nomadpy.raft.links import Links
 from nomadpy.raft.raftlog import RaftLog, Snapshots
 from nomadpy.raft.settings import RaftSettings
 from nomadpy.rpc.connection import Connection
-from nomadpy.rpc.contract import ServerEndpoint
 from nomadpy.rpc.dial import Dialer
 from nomadpy.rpc.frames import SERVER, Hello
 from nomadpy.rpc.handlers import Handlers, Word
 from nomadpy.rpc.listener import Listener, ListenerConfig, ListenerStatistics
-from nomadpy.rpc.peers import NodeQuery, Peers, Roster, ThroughLeader, server_of_node
+from nomadpy.rpc.peers import NodeQuery, Peers, Roster, server_of_node
+from nomadpy.rpc.through_leader import ThroughLeader
 from nomadpy.rpc.tls import RpcTls
 from nomadpy.rpc.words import serve_servers
 from nomadpy.server.autopilot import server_members
@@ -51,6 +52,8 @@ _HOLD_S = 5.0
 _LOOK_S = 0.05
 _CALL_S = 5.0
 _REACH_S = 1.0
+# What leases say of the servers may be so old.
+_PLACES_S = 0.2
 
 BOOTSTRAP: Word[dict[str, Any], dict[str, Any]] = Word("Server.Bootstrap", dict[str, Any], dict[str, Any])
 
@@ -124,7 +127,9 @@ class ServerNetwork:
         self._bootstrapper: Bootstrapper | None = None
         self._router: Way | None = None
         self._nursery: trio.Nursery | None = None
-        self.endpoint: ServerEndpoint
+        self._placed: tuple[list[str], list[str]] = ([], [])
+        self._placed_s = -math.inf
+        self.endpoint: ThroughLeader
 
     # --- the log ---------------------------------------------------------------------------------------------------
 
@@ -302,8 +307,15 @@ class ServerNetwork:
         self._server = server
         server.gossip = self.gossip
         server.known_servers = self.rpc_addresses
-        server.gossip_servers = lambda: [place_of(m) for m in self.servers() if is_there(m)]
-        self.endpoint = ThroughLeader(server.nodes, server_id=self.server_id, leader=self._leader_id, peers=self.peers)
+        server.gossip_servers = lambda: self._places()[1]
+        self.endpoint = ThroughLeader(
+            server.nodes,
+            server_id=self.server_id,
+            leader=self._leader_in_office,
+            leader_changed=lambda: server.log.leadership_changed(server.log.leadership),
+            peers=self.peers,
+            rng=server.rng,
+        )
         self.handlers.add(serve_servers(self.endpoint, passed_on=server.nodes, on_node=self._on_node))
         self.handlers.add(self.roster.handlers())
         self.handlers.on(BOOTSTRAP, self._answer_bootstrap)
@@ -318,7 +330,17 @@ class ServerNetwork:
 
     def rpc_addresses(self) -> list[str]:
         """Where the servers that are there listen for agents."""
-        return sorted(rpc_place_of(m) for m in self.servers() if is_there(m))
+        return self._places()[0]
+
+    def _places(self) -> tuple[list[str], list[str]]:
+        """Where the servers listen for agents and for gossip. Every lease names them, and to look through thousands of
+        members for each would take longer than all the rest."""
+        now_s = trio.current_time()
+        if now_s >= self._placed_s + _PLACES_S:
+            there = [m for m in self.servers() if is_there(m)]
+            self._placed = sorted(map(rpc_place_of, there)), [place_of(m) for m in there]
+            self._placed_s = now_s
+        return self._placed
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listens and gossips until cancelled. Raises Invalid when a port cannot be bound."""
@@ -329,6 +351,7 @@ class ServerNetwork:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             await nursery.start(self.peers.run)
+            nursery.start_soon(self.endpoint.run)
             await nursery.start(self._listener.run)
             await nursery.start(self.gossip.run)
             nursery.start_soon(self._remember_servers)
@@ -451,6 +474,11 @@ class ServerNetwork:
 
     def _leader_id(self) -> str:
         return self._log.leadership.leader if self._log is not None else ""
+
+    def _leader_in_office(self) -> str:
+        """The same, but not this server itself before its state holds what former leaders acknowledged."""
+        leader = self._leader_id()
+        return "" if leader == self.server_id and self._log is not None and not self._log.leadership.leading else leader
 
     def leader_address(self) -> str:
         """Where the leader listens for agents, "" when nobody is known to lead."""

@@ -33,6 +33,8 @@ R = TypeVar("R")
 _READ_BYTES = 1 << 17
 _BATCH_BYTES = 1 << 17
 _WINDOW_BYTES_MIN = 1 << 16
+# So many frames are taken before others have their turn: they may be as many requests.
+_FRAMES_AT_ONCE = 64
 _PING, _PONG = f.pack(f.Ping()), f.pack(f.Pong())
 
 
@@ -302,10 +304,14 @@ class Connection:
             while data := await self._stream.receive_some(_READ_BYTES):
                 self._heard = True
                 reader.feed(data)
+                n_frames = 0
                 while (frame := reader.next_frame()) is not None:
                     if not self._ready.is_set() and not isinstance(frame, f.Hello | f.Failure):
                         raise Invalid("the peer did not introduce itself first")
                     self._take_by_kind[type(frame)](frame)
+                    n_frames += 1
+                    if n_frames % _FRAMES_AT_ONCE == 0:
+                        await trio.lowlevel.checkpoint()
             self.close("the peer closed the connection")
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.close(_why(error))

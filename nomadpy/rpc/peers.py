@@ -9,13 +9,9 @@ from typing import TypeVar
 
 import trio
 
-from nomadpy.model.alloc import Allocation, AllocUpdate
-from nomadpy.model.errors import Forbidden, NoLeader, NomadError
+from nomadpy.model.errors import Forbidden, NomadError
 from nomadpy.model.naming import Noun
-from nomadpy.model.node import Node, NodeEvent
-from nomadpy.rpc import words as w
 from nomadpy.rpc.connection import Connection, Peer, Timing
-from nomadpy.rpc.contract import Assignments, NodeLease, ServerEndpoint
 from nomadpy.rpc.dial import Dial
 from nomadpy.rpc.frames import Hello
 from nomadpy.rpc.handlers import Handlers, NotConnected, Word
@@ -28,8 +24,6 @@ R = TypeVar("R")
 _READY_S = 5.0
 # A server that could not be reached is not dialed again for so long; whoever asks meanwhile hears the same.
 _RETRY_S = 0.3
-# On top of what the request itself may wait.
-_ANSWER_S = 20.0
 
 
 class _Link:
@@ -70,6 +64,8 @@ class Peers:
     async def connection(self, server_id: str) -> Connection:
         """An open connection to the server, dialed where needed. Raises NotConnected or Forbidden with the reason."""
         link = self._links.setdefault(server_id, _Link())
+        if link.connection is not None and link.connection.is_open:
+            return link.connection
         async with link.lock:
             if link.connection is not None and link.connection.is_open:
                 return link.connection
@@ -115,66 +111,6 @@ class Peers:
             connection.close("the handshake took too long")
             raise NotConnected(f"{address} did not introduce itself within {_READY_S:g} s")
         return connection
-
-
-class ThroughLeader:
-    """Implements ``ServerEndpoint`` on any server: the leader's calls are answered by ``local``, the others are passed
-    on to it. ``leader()`` is the leader's server id, "" when none is known."""
-
-    def __init__(self, local: ServerEndpoint, *, server_id: str, leader: Callable[[], str], peers: Peers) -> None:
-        self._local, self._server_id, self._leader, self._peers = local, server_id, leader, peers
-
-    async def _pass_on(self, word: Word[P, R], params: P, *, wait_s: float = 0.0) -> R:
-        leader = self._leader()
-        if not leader or leader == self._server_id:
-            raise NoLeader()
-        try:
-            return await self._peers.call(leader, word, params, timeout_s=wait_s + _ANSWER_S)
-        except NotConnected as error:
-            raise NoLeader(f"No path to the leader: {error.message}") from error
-
-    @property
-    def _here(self) -> bool:
-        return self._leader() == self._server_id
-
-    async def register_node(self, node: Node) -> NodeLease:
-        """Creates or updates the node and starts its lease."""
-        return await (self._local.register_node(node) if self._here else self._pass_on(w.REGISTER_NODE, node))
-
-    async def heartbeat(self, node_id: str, secret_id: str, status: str) -> NodeLease:
-        """Renews the lease and sets the node's status."""
-        if self._here:
-            return await self._local.heartbeat(node_id, secret_id, status)
-        return await self._pass_on(w.HEARTBEAT, w.Heartbeat(node_id=node_id, secret_id=secret_id, status=status))
-
-    async def wait_assignments(self, node_id: str, secret_id: str, after: int, wait_s: float) -> Assignments:
-        """The node's allocations as soon as something newer than ``after`` happened, or at the end of wait_s."""
-        if self._here:
-            return await self._local.wait_assignments(node_id, secret_id, after, wait_s)
-        params = w.WaitAssignments(node_id=node_id, secret_id=secret_id, after=after, wait_s=wait_s)
-        return await self._pass_on(w.WAIT_ASSIGNMENTS, params, wait_s=wait_s)
-
-    async def get_allocs(self, node_id: str, secret_id: str, alloc_ids: list[str]) -> list[Allocation]:
-        """Full allocations with their jobs; ids that are gone are left out."""
-        if self._here:
-            return await self._local.get_allocs(node_id, secret_id, alloc_ids)
-        params = w.GetAllocs(node_id=node_id, secret_id=secret_id, alloc_ids=alloc_ids)
-        return await self._pass_on(w.GET_ALLOCS, params)
-
-    async def update_allocs(self, node_id: str, secret_id: str, updates: list[AllocUpdate]) -> int:
-        """Reports allocation states; returns the log index once they are durable."""
-        if self._here:
-            return await self._local.update_allocs(node_id, secret_id, updates)
-        params = w.UpdateAllocs(node_id=node_id, secret_id=secret_id, updates=updates)
-        return await self._pass_on(w.UPDATE_ALLOCS, params)
-
-    async def emit_node_events(self, node_id: str, secret_id: str, events: list[NodeEvent]) -> None:
-        """Adds to the node's event list."""
-        if self._here:
-            await self._local.emit_node_events(node_id, secret_id, events)
-            return
-        params = w.EmitNodeEvents(node_id=node_id, secret_id=secret_id, events=events)
-        await self._pass_on(w.EMIT_NODE_EVENTS, params)
 
 
 class NodeQuery(Noun):

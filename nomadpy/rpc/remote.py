@@ -34,19 +34,23 @@ _SHORTEST_S = 0.05
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
     """How long is waited, in seconds. ``attempt_s`` is for one answer, ``total_s`` for a call with all its attempts;
-    a heartbeat has less time. ``retry_s`` is about the pause between attempts; ``redial_s`` and ``redial_s_max`` bound
-    the growing pauses between rounds of dialing; a connection that held ``steady_s`` resets them."""
+    a heartbeat has less time. ``retry_s`` and ``retry_s_max`` bound the growing pauses between attempts, ``redial_s``
+    and ``redial_s_max`` those between rounds of dialing; a connection that held ``steady_s`` resets the latter.
+
+    Servers wait a moment for a leader before they say that there is none. One that says so again ``no_leader_s`` later
+    may be cut off, and another one is asked. In an election they are all alike: whoever moves only adds to their work.
+    """
 
     attempt_s: float = 20.0
     total_s: float = 40.0
     heartbeat_attempt_s: float = 6.0
     heartbeat_total_s: float = 15.0
     retry_s: float = 0.3
+    retry_s_max: float = 1.0
     redial_s: float = 0.2
-    redial_s_max: float = 10.0
+    redial_s_max: float = 5.0
     steady_s: float = 10.0
-    # After so many answers in a row that there is no leader, another server is asked.
-    no_leader_answers: int = 3
+    no_leader_s: float = 3.0
 
 
 class RemoteServers:
@@ -197,20 +201,27 @@ class RemoteServers:
 
     async def _ask(self, word: Word[P, R], params: P, *, attempt_s: float, total_s: float) -> R:
         deadline_s = trio.current_time() + total_s
-        n_no_leader = 0
+        leaderless_s: float | None = None
+        retry_s = self._patience.retry_s
         while True:
             connection = await self.connected(max(0.0, deadline_s - trio.current_time()))
             left_s = max(_SHORTEST_S, deadline_s - trio.current_time())
             try:
                 return await connection.call(word, params, timeout_s=min(attempt_s, left_s))
             except _WORTH_ANOTHER_TRY as error:
-                n_no_leader += isinstance(error, NoLeader)
-                if isinstance(error, NoAnswer) or n_no_leader == self._patience.no_leader_answers:
-                    n_no_leader = 0
+                now_s = trio.current_time()
+                if not isinstance(error, NoLeader):
+                    leaderless_s = None
+                elif leaderless_s is None:
+                    leaderless_s = now_s
+                no_leader = leaderless_s is not None and now_s - leaderless_s >= self._patience.no_leader_s
+                if isinstance(error, NoAnswer) or no_leader:
+                    leaderless_s, retry_s = None, self._patience.retry_s
                     if len(self.servers()) > 1:
                         connection.close(f"another server is asked: {error.message}")
-                pause_s = self._rng.uniform(0.5, 1.5) * self._patience.retry_s
-                if trio.current_time() + pause_s + _SHORTEST_S >= deadline_s:
+                pause_s = self._rng.uniform(0.5, 1.5) * retry_s
+                retry_s = min(2 * retry_s, self._patience.retry_s_max)
+                if now_s + pause_s + _SHORTEST_S >= deadline_s:
                     raise
             await trio.sleep(pause_s)
 

@@ -90,9 +90,9 @@ class Service:
                 result = await handler.handle(word.decode_params(frame.params), connection)
                 answer = f.Response(frame.id, connection.encode(word, result))
         except Exception as error:
-            if not isinstance(cause := _sole_cause(error), NomadError):
+            if not isinstance(_sole_cause(error), NomadError):
                 log.error("rpc.handler_failed", exc_info=error, extra=self._facts(word.name))
-            answer = self._failure(frame.id, word.name, cause)
+            answer = self._failure(frame.id, word.name, error)
         finally:
             del self._at_work[frame.id]
         if work.unwanted or connection.close_reason:
@@ -110,9 +110,9 @@ class Service:
             with work.scope:
                 await handler.handle(word.decode_params(frame.params), stream, connection)
         except Exception as error:
-            if not isinstance(cause := _sole_cause(error), NomadError):
+            if not isinstance(_sole_cause(error), NomadError):
                 log.error("rpc.handler_failed", exc_info=error, extra=self._facts(word.name))
-            failure = self._failure(frame.id, word.name, cause)
+            failure = self._failure(frame.id, word.name, error)
         finally:
             del self._at_work[frame.id]
             self._n_streams -= 1
@@ -127,12 +127,14 @@ class Service:
     def _facts(self, method: str) -> dict[str, dict[str, str]]:
         return {"fields": {"method": method, "peer": self._connection.whom()}}
 
-    def _failure(self, ident: int, method: str, error: BaseException) -> f.Failure:
-        """A handler's faults stop here: they were logged, and the connection lives."""
-        if isinstance(error, NomadError):
-            return to_failure(ident, error)
+    def _failure(self, ident: int, method: str, error: Exception) -> f.Failure:
+        """A handler's faults stop here: they were logged, and the connection lives. (Whoever caught the error keeps no
+        part of it under another name: that would hold its own frame, until the garbage collector looks.)"""
+        cause = _sole_cause(error)
+        if isinstance(cause, NomadError):
+            return to_failure(ident, cause)
         self._counters.n_handler_faults += 1
-        return to_failure(ident, NomadError(f"internal error in {method}: {type(error).__name__}"))
+        return to_failure(ident, NomadError(f"internal error in {method}: {type(cause).__name__}"))
 
 
 def _sole_cause(error: BaseException) -> BaseException:

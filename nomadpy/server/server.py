@@ -32,6 +32,7 @@ from nomadpy.model.ids import EDGE_RNG, new_uuid
 from nomadpy.model.node import DOWN
 from nomadpy.raft.contract import Apply, Leadership, Log
 from nomadpy.rpc.contract import ClientEndpoint
+from nomadpy.rpc.pace import AT_ONCE, Pace
 from nomadpy.server.blocked import BlockedEvals
 from nomadpy.server.broker import Broker
 from nomadpy.server.cluster import Cluster, SingleServer
@@ -46,6 +47,7 @@ from nomadpy.server.handlers.launch import LaunchHandlers
 from nomadpy.server.handlers.search import SearchHandlers
 from nomadpy.server.heartbeat import Heartbeats
 from nomadpy.server.node_service import NodeService
+from nomadpy.server.restoring import Restoring
 from nomadpy.server.watch import Watch
 from nomadpy.state import commands as c
 from nomadpy.state.snapshot import freeze, read_at
@@ -55,7 +57,7 @@ log = logging.getLogger(__name__)
 
 _RETRY_S = 0.5
 _ALONE_S = 5.0
-_TOLD_AT_ONCE, _TOLD_PAUSE_S = 64, 0.002
+_ORDERS = "orders:"  # what a node waits for, with its number
 _REFUSALS: dict[str, type[Refused]] = {
     "invalid": Invalid,
     "not-found": NotFound,
@@ -96,6 +98,7 @@ class Server:
         self.deployments = DeploymentHandlers(self)
         self.search = SearchHandlers(self)
         self.backups = BackupHandlers(self)
+        self.restoring = Restoring(self)
         self.cluster: Cluster = SingleServer(self)
         self.gossip: Gossip | None = None  # None where this server has no others
         self.known_servers: Callable[[], list[str]] = lambda: [config.rpc_addr]
@@ -106,7 +109,7 @@ class Server:
         self._readable: dict[bytes, c.Command] = {}  # what this server has proposed, so that it is decoded only once
         self._preemption = self.store.scheduler_config.preemption_config
         self._in_office = trio.Event()
-        self._untold: dict[int, None] = {}  # numbers of nodes whose orders changed, and that were not woken yet
+        self._untold: dict[str, None] = {}  # what nodes wait for whose orders changed, and that were not woken yet
         self._untold_grew = trio.Event()
         self._replaced = trio.Event()
         self._generation = self.store.generation
@@ -122,6 +125,7 @@ class Server:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_for_breakage)
             nursery.start_soon(self._tell_in_turns)
+            nursery.start_soon(self.restoring.run)
             await nursery.start(self.log.run)
             nursery.start_soon(self._follow_leadership)
             if self.config.alone:
@@ -171,7 +175,7 @@ class Server:
         self.deployment_watch = DeploymentWatch()
         self.heartbeats = Heartbeats(self.config, self.rng)
         # Nodes wait for the orders of whoever leads.
-        self.watch.publish_all()
+        self._publish_all()
         log.info("leader.lost", extra={"fields": {"term": seen.term, "leader": self.log.leadership.leader}})
 
     async def _until_replaced(self, office: trio.CancelScope) -> None:
@@ -252,11 +256,12 @@ class Server:
             # What is decided on the former state must not go on.
             self.leading = False
             self._replaced.set()
-        self.watch.publish_all()
+        self._publish_all()
         log.info("state.replaced", extra={"fields": {"index": self.store.index}})
 
     def _published(self) -> None:
         store = self.store
+        self.restoring.note()
         if store.generation != self._generation:
             self._state_replaced()
             return
@@ -267,27 +272,34 @@ class Server:
                 self.watch.publish(("due deployments",))
         for number in store.allocs.dirty_nodes:
             self.orders_index[number] = store.index
-        self._tell_nodes(sorted(store.allocs.dirty_nodes))
+        self._tell_nodes([f"{_ORDERS}{number}" for number in sorted(store.allocs.dirty_nodes)])
         self.watch.publish(store.touched)
 
-    def _tell_nodes(self, numbers: list[int]) -> None:
+    def _publish_all(self) -> None:
+        """Everything may have changed."""
+        waited_for = self.watch.waited_for()
+        self.watch.publish(key for key in waited_for if not key.startswith(_ORDERS))
+        self._tell_nodes([key for key in waited_for if key.startswith(_ORDERS)])
+
+    def _tell_nodes(self, keys: list[str]) -> None:
         """Wakes nodes whose orders changed: few at once, many in turns, for the answers to thousands of them would hold
         up everybody else."""
-        if len(numbers) <= _TOLD_AT_ONCE and not self._untold:
-            self.watch.publish(f"orders:{number}" for number in numbers)
+        if len(keys) <= AT_ONCE and not self._untold:
+            self.watch.publish(keys)
         else:
-            self._untold.update(dict.fromkeys(numbers))
+            self._untold.update(dict.fromkeys(keys))
             self._untold_grew.set()
 
     async def _tell_in_turns(self) -> None:
         while True:
             await self._untold_grew.wait()
+            pace = Pace()
             while self._untold:
-                some = list(islice(self._untold, _TOLD_AT_ONCE))
-                for number in some:
-                    del self._untold[number]
-                self.watch.publish(f"orders:{number}" for number in some)
-                await trio.sleep(_TOLD_PAUSE_S)
+                some = list(islice(self._untold, pace.at_once))
+                for key in some:
+                    del self._untold[key]
+                self.watch.publish(some)
+                await pace.rest()
             self._untold_grew = trio.Event()
 
     def _nodes_with_more_room(self) -> Iterable[int]:

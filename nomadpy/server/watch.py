@@ -19,9 +19,9 @@ class Watch:
             for event in self._waiters.pop(table, {}):
                 event.set()
 
-    def publish_all(self) -> None:
-        """Wakes everyone: everything may have changed."""
-        self.publish(list(self._waiters))
+    def waited_for(self) -> list[str]:
+        """The tables that somebody waits for."""
+        return list(self._waiters)
 
     async def changed(self, *tables: str) -> None:
         """Returns once one of the tables has changed."""

@@ -47,14 +47,14 @@ async def test_rings_are_found_by_the_clock_alone(autojump_clock: trio.testing.M
         assert gc.get_freeze_count(), "what there was at the beginning is not walked over"
         ring = weakref.ref(Ring())
         many = [[number] for number in range(50_000)]
-        await trio.sleep(599)
+        await trio.sleep(598.5)
         assert ring() is not None
-        gc.enable()  # as a thread may that did without it for a while
-        await trio.sleep(1)
-        assert not gc.isenabled()
-        await trio.sleep(2)
+        await trio.sleep(3)
         assert ring() is None
         assert len(many) == 50_000
+        gc.enable()  # as a thread may that did without it for a while
+        await trio.sleep(1.5)
+        assert not gc.isenabled()
         nursery.cancel_scope.cancel()
     assert gc.isenabled()
     assert gc.get_freeze_count() == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,15 +15,17 @@ from cluster_builders import SECRET, make_job, node_id
 from server_world import World, mono_ns, running, wall_ns
 
 from nomadpy.model.caller import ANYONE
-from nomadpy.model.errors import Invalid
+from nomadpy.model.errors import Conflict, Invalid
 from nomadpy.model.node import Namespace
 from nomadpy.raft.contract import Apply
 from nomadpy.raft.raftlog import RaftLog, Snapshots
 from nomadpy.server.config import ServerConfig
 from nomadpy.server.server import Server
 from nomadpy.state import commands as c
+from nomadpy.state.apply.restore import read_staged
 from nomadpy.state.archive import SnapshotMeta, pack, unpack
 from nomadpy.state.sections import MAGIC, SCHEMA, NewerSnapshot, UnreadableSnapshot
+from nomadpy.state.store import Prepared, Staged
 
 
 async def save(world: World) -> bytes:
@@ -51,6 +55,48 @@ async def test_a_restored_state_is_worked_on_at_once() -> None:
         # The node had followed higher orders than the snapshot knew, and follows the new ones all the same.
         await world.until(lambda: len(world.running("later")) == 2)
         assert {alloc.id for alloc in world.running("later")}.isdisjoint(later)
+
+
+async def test_a_state_is_read_in_a_thread_before_its_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading it takes seconds when it is large, in which no server could hear the leader."""
+    threads: list[int] = []
+
+    def read(staged: Staged, *, tracked_versions: int) -> Prepared:
+        threads.append(threading.get_ident())
+        return read_staged(staged, tracked_versions=tracked_versions)
+
+    def read_late(staged: Staged, *, tracked_versions: int) -> Prepared:
+        raise AssertionError("it is read in the entry that restores it")
+
+    monkeypatch.setattr("nomadpy.server.restoring.read_staged", read)
+    monkeypatch.setattr("nomadpy.state.apply.restore.read_staged", read_late)
+    async with running() as world:
+        await world.add_node(0)
+        await world.register(make_job("kept", count=2))
+        await world.until(lambda: len(world.running("kept")) == 2)
+        archive = await save(world)
+        for _ in range(2):
+            seen = world.server.store.index
+            assert await world.server.backups.restore(ANYONE, archive) > seen
+            assert world.server.store.prepared is None
+            assert world.server.store.staged is None
+            await world.until(lambda: world.server.leading)
+        assert len(world.live("kept")) == 2
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads
+
+
+async def test_what_was_put_aside_and_cannot_be_read_is_refused_in_its_entry() -> None:
+    async with running() as world:
+        server = world.server
+        await server.propose(c.StageRestore(restore_id="r", data=b"no state", last=True))
+        await server.restoring.others_ready()
+        digest = hashlib.sha256(b"no state").hexdigest()
+        with pytest.raises(Conflict, match="nothing was changed"):
+            await server.propose(c.RestoreState(restore_id="r", sha256=digest, era=1))
+        assert server.leading
+        await server.propose(c.AbandonRestore(restore_id="r"))
+        await server.restoring.others_ready()
 
 
 async def test_a_snapshot_of_another_cluster_brings_its_identity_and_a_higher_index() -> None:

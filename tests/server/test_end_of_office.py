@@ -65,3 +65,31 @@ async def test_a_node_that_waits_for_orders_is_sent_to_the_next_leader(
         before = trio.current_time()
         made[0].depose()
     assert refused == [before]
+
+
+async def test_many_that_wait_for_orders_are_sent_on_in_turns(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    made: list[DeposableLog] = []
+
+    def make_log(apply: Apply) -> DeposableLog:
+        made.append(DeposableLog(apply))
+        return made[0]
+
+    server = Server(ServerConfig(), make_log)
+    await nursery.start(server.run)
+    refused: list[float] = []
+
+    async def wait(number: int, after: int) -> None:
+        with pytest.raises(NoLeader):
+            await server.nodes.wait_assignments(node_id(number), SECRET, after, 300)
+        refused.append(trio.current_time())
+
+    async with trio.open_nursery() as waiting:
+        for number in range(200):
+            await server.nodes.register_node(make_node(number))
+            orders = await server.nodes.wait_assignments(node_id(number), SECRET, 0, 60)
+            waiting.start_soon(wait, number, orders.index)
+        await wait_all_tasks_blocked()
+        made[0].depose()
+    assert len(refused) == 200
+    assert max(refused.count(at) for at in set(refused)) <= 64
+    assert max(refused) - min(refused) < 1

@@ -26,7 +26,7 @@ from nomadpy.raft.raftlog import RaftLog, Snapshots
 from nomadpy.raft.settings import RaftSettings
 from nomadpy.rpc import words as w
 from nomadpy.rpc.handlers import NotConnected, Word
-from nomadpy.rpc.peers import ThroughLeader
+from nomadpy.rpc.through_leader import ThroughLeader
 from nomadpy.server.autopilot import server_members
 from nomadpy.server.bootstrap import Ballot, candidates
 from nomadpy.server.bootstrapper import Bootstrapper, bootstrap
@@ -175,13 +175,16 @@ class ServerHost(Host):
         self.endpoint = ThroughLeader(
             server.nodes,
             server_id=self.server_id,
-            leader=self._leader_id,
-            peers=self.peers,  # type: ignore[arg-type]
+            leader=self._leader_in_office,
+            leader_changed=lambda: server.log.leadership_changed(server.log.leadership),
+            peers=self.peers,
+            rng=random.Random(rng.random()),
         )
         self.bootstrapper = Bootstrapper(
             self.server_id, self.expect, Path(self.name) / "ballot", rng=random.Random(rng.random())
         )
         process.start(server.run())
+        process.start(self.endpoint.run())
         process.start(self._keep_joining())
 
     def kill(self) -> None:
@@ -291,6 +294,10 @@ class ServerHost(Host):
 
     def _leader_id(self) -> str:
         return self.server.log.leadership.leader
+
+    def _leader_in_office(self) -> str:
+        leader = self._leader_id()
+        return "" if leader == self.server_id and not self.server.log.leadership.leading else leader
 
     # --- what others ask ---------------------------------------------------------------------------------------------
 

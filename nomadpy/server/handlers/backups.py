@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nomadpy.server.server import Server
 
 _PART_BYTES = 4 << 20
-# Every server reads the whole state at the last entry.
+# A server that has not read the state by then does so at the last entry.
 _RESTORE_S = 300.0
 _ABANDON_S = 5.0
 
@@ -73,10 +73,14 @@ class BackupHandlers:
         try:
             for at in range(0, len(state), _PART_BYTES):
                 data, now_ns = state[at : at + _PART_BYTES], server.wall_ns()
-                await server.propose(c.StageRestore(now_ns=now_ns, restore_id=restore_id, offset=at, data=data))
+                last = at + _PART_BYTES >= len(state)
+                await server.propose(
+                    c.StageRestore(now_ns=now_ns, restore_id=restore_id, offset=at, data=data, last=last)
+                )
+            await server.restoring.others_ready()
             era, now_ns = server.rng.randrange(1, 1 << 32), server.wall_ns()
-            last = c.RestoreState(now_ns=now_ns, restore_id=restore_id, sha256=digest, era=era)
-            outcome = await server.propose(last, timeout_s=_RESTORE_S)
+            restore = c.RestoreState(now_ns=now_ns, restore_id=restore_id, sha256=digest, era=era)
+            outcome = await server.propose(restore, timeout_s=_RESTORE_S)
         except BaseException:
             await self._abandon(restore_id)
             raise
