@@ -1,13 +1,15 @@
 """One server of a replicated log in a process of its own: the real log, links, listener and dialer, and a state that is
-a list of bytes. It obeys one word a line on its standard input and answers with one JSON line.
+a list of bytes. It obeys one order a line on its standard input and answers with one JSON line.
 
     raft_process.py DIRECTORY NUMBER PORTS VOTERS TLS   (numbers from 0; ports and voters joined by commas; "-": no TLS)
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -16,6 +18,7 @@ from typing import Any
 
 import trio
 
+from nomadpy.agent.collector import collect_seldom
 from nomadpy.model.errors import NomadError
 from nomadpy.raft.links import Links
 from nomadpy.raft.messages import Message
@@ -59,6 +62,29 @@ class Parts:
         self.prepare(index, data)()
 
 
+class SyncTimes:
+    """How long each sync of a file takes from now on."""
+
+    def __init__(self) -> None:
+        self.took_s: list[float] = []
+        self._sync = os.fdatasync
+        os.fdatasync = self._timed
+
+    def _timed(self, fd: int) -> None:
+        began = time.perf_counter()
+        self._sync(fd)
+        self.took_s.append(time.perf_counter() - began)
+
+    def percentile_ms(self, percent: int) -> float:
+        """Of those since the last call of ``clear``."""
+        return sorted(self.took_s)[len(self.took_s) * percent // 100] * 1000 if self.took_s else 0.0
+
+
+def waited_s() -> float:
+    """For how long this process's loop was ready to run and had no core, in all."""
+    return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+
+
 async def rate(call: Callable[[], Awaitable[object]], n_tasks: int) -> dict[str, float]:
     """How often and how fast ``call`` is done by so many tasks."""
     took_s: list[float] = []
@@ -75,7 +101,7 @@ async def rate(call: Callable[[], Awaitable[object]], n_tasks: int) -> dict[str,
             nursery.start_soon(repeat)
     took_s.sort()
     p50, p99 = took_s[len(took_s) // 2] * 1000, took_s[len(took_s) * 99 // 100] * 1000
-    return {"rate": len(took_s) / SECONDS, "p50_ms": p50, "p99_ms": p99}
+    return {"calls": len(took_s), "rate": len(took_s) / SECONDS, "p50_ms": p50, "p99_ms": p99}
 
 
 class Process:
@@ -94,7 +120,7 @@ class Process:
             snapshots=Snapshots(self.state.freeze, self.state.restore, every, self.state.prepare),
             settings=RaftSettings(trailing_entries=1),
         )
-        self._dialer, self._tls = Dialer(tls), tls
+        self._dialer, self._tls, self._syncs = Dialer(tls), tls, SyncTimes()
         self.links = Links(
             self.name, connect=self._connect, receive=self.log.receive, lost=self.log.connection_reset, cluster_id="b"
         )
@@ -119,6 +145,8 @@ class Process:
             await nursery.start(self.links.run)
             await nursery.start(listener.run)
             await nursery.start(self.log.run)
+            # As in an agent.
+            nursery.start_soon(collect_seldom, lambda: False)
             await self._obey()
             nursery.cancel_scope.cancel()
 
@@ -141,19 +169,16 @@ class Process:
             "size": self.state.size,
             "snapshot": self.log._snapshot_at,
             "cpu_s": time.process_time(),
+            "waited_s": waited_s(),
+            "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
 
-    async def do_rates(self) -> dict[str, Any]:
-        """Commits and reads, by how many tasks."""
-        out = {}
-        for n_tasks in (1, 64):
-            before_s = time.process_time()
-            found = await rate(lambda: self.log.propose(DATA), n_tasks)
-            found["cpu_us"] = (time.process_time() - before_s) / (found["rate"] * SECONDS) * 1e6
-            out[f"commits-{n_tasks}"] = found
-        for n_tasks in (1, 64):
-            out[f"reads-{n_tasks}"] = await rate(self.log.read_index, n_tasks)
-        return out
+    async def do_rate(self, what: str, n_tasks: str) -> dict[str, float]:
+        """``commits`` or ``reads`` by so many tasks, and how long syncs took meanwhile."""
+        call = functools.partial(self.log.propose, DATA) if what == "commits" else self.log.read_index
+        self._syncs.took_s.clear()
+        found = await rate(call, int(n_tasks))
+        return {**found, "sync_p50_ms": self._syncs.percentile_ms(50), "sync_p99_ms": self._syncs.percentile_ms(99)}
 
     async def do_fill(self, parts: str) -> int:
         """Proposes so many parts of a MiB; returns the index of the last one."""

@@ -90,3 +90,22 @@ def raft_processes(directory: Path, size: int, *, tls: bool = False) -> Iterator
     finally:
         for process in processes:
             process.end()
+
+
+def one_round(leader: RaftProcess, processes: list[RaftProcess]) -> dict[str, dict[str, float]]:
+    """Commits and reads, by how many tasks, two seconds each. ``cpu_us`` is the leader's for each, ``all_cpu_us`` that
+    of all; ``waited`` the share of the time in which the leader was ready and had no core."""
+    return {
+        f"{what}-{n_tasks}": _one_rate(leader, processes, f"rate {what} {n_tasks}")
+        for what, n_tasks in (("commits", 1), ("commits", 64), ("reads", 1), ("reads", 64))
+    }
+
+
+def _one_rate(leader: RaftProcess, processes: list[RaftProcess], order: str) -> dict[str, float]:
+    before, began = [one.ask("look") for one in processes], time.monotonic()
+    found: dict[str, float] = leader.ask(order)
+    took_s, after = time.monotonic() - began, [one.ask("look") for one in processes]
+    at, n_calls = processes.index(leader), found["calls"]
+    cpu_s = [now["cpu_s"] - then["cpu_s"] for then, now in zip(before, after, strict=True)]
+    waited = (after[at]["waited_s"] - before[at]["waited_s"]) / took_s
+    return {**found, "cpu_us": cpu_s[at] / n_calls * 1e6, "all_cpu_us": sum(cpu_s) / n_calls * 1e6, "waited": waited}
