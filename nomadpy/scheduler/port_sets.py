@@ -51,6 +51,9 @@ class PortSets:
         self._asked = (*network.reserved_ports, *network.dynamic_ports)
         self._same_everywhere = not any(is_reference(port.host_network) for port in self._asked)
         self._aliases: tuple[str | None, ...] | None = None
+        wanted = {port.host_network or "default" for port in network.dynamic_ports}
+        simple = self._same_everywhere and not network.reserved_ports and len(wanted) == 1
+        self._one_alias = wanted.pop() if simple else None
         self.short: dict[int, tuple[int, str]] = {}
 
     def give(self, nodes: IntColumn | Sequence[int]) -> PortColumns | None:
@@ -66,6 +69,13 @@ class PortSets:
         hosts: dict[int, tuple[str, ...]] = {}
         taken: list[tuple[int, str, int]] = []
         for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+            plain = self._plain_address(number)
+            drawn = self._drawn(number, plain, count * width, rng) if plain is not None else None
+            if plain is not None and drawn is not None:
+                given += drawn
+                hosts[number] = (plain.ip,) * width
+                taken.append((number, plain.ip, bit_set(drawn)))
+                continue
             shelf = self._shelf(number)
             problem = shelf.give(count, rng)
             if problem:
@@ -79,6 +89,29 @@ class PortSets:
         values = np.zeros((len(at), width), dtype="<u2")
         values[np.argsort(at, kind="stable")] = np.array(given, dtype="<u2").reshape(len(at), width)
         return PortColumns(values.tobytes(), hosts, tuple(taken))
+
+    def _plain_address(self, number: int) -> NodeAddress | None:
+        """The one address of a node from which all ports come, all of them dynamic; None where it is less simple."""
+        if self._one_alias is None:
+            return None
+        addresses = self._addresses_of(number)
+        return addresses[0] if len(addresses) == 1 and addresses[0].alias == self._one_alias else None
+
+    def _drawn(self, number: int, address: NodeAddress, count: int, rng: random.Random) -> list[int] | None:
+        """So many free dynamic ports; None when there are not enough."""
+        node = self._node_of[number]
+        assert node is not None
+        low, high = node.node_resources.min_dynamic_port, node.node_resources.max_dynamic_port
+        used = self._used_of(number).get(address.ip, 0) | address.reserved
+        new: set[int] = set()
+        given = []
+        for _ in range(count):
+            value = _draw(used, new, low, high, rng)
+            if value < 0:
+                return None
+            new.add(value)
+            given.append(value)
+        return given
 
     def _shelf(self, number: int) -> _Shelf:
         node = self._node_of[number]
