@@ -66,6 +66,12 @@ def gossip(monkeypatch: pytest.MonkeyPatch) -> PretendGossip:
     return made
 
 
+def status_of(world: World, number: int) -> str:
+    node = world.server.store.node(node_id(number))
+    assert node is not None
+    return node.status
+
+
 async def add_nodes(world: World, n_nodes: int) -> None:
     for number in range(n_nodes):
         await world.add_node(number)
@@ -173,3 +179,61 @@ async def test_whatever_a_node_asks_is_a_sign_of_life(autojump_clock: MockClock)
             assert not heartbeats.heard_since(node_id(1), before)
             await ask()
             assert heartbeats.heard_since(node_id(1), before)
+
+
+async def test_who_answers_over_its_connection_is_not_lost_to_gossip(
+    autojump_clock: MockClock, gossip: PretendGossip
+) -> None:
+    async with running() as world:
+        await add_nodes(world, 6)
+        await world.register(make_job(count=6))
+        await world.until(lambda: len(world.running()) == 6)
+        before = {alloc.id for alloc in world.running()}
+        asked: list[str] = []
+        answering = {node_id(0)}
+
+        async def reach(node: str) -> bool:
+            asked.append(node)
+            await trio.sleep(0.3)
+            return node in answering
+
+        world.server.reach_node = reach
+        # Both are silent for longer than gossip is wrong, for their next beats are not due yet.
+        world.fleet.silent.update((0, 1))
+        for number in range(2):
+            gossip.say(node_id(number), SUSPECT)
+        await trio.sleep(1.8)
+        for number in range(2):
+            gossip.say(node_id(number), FAILED)
+        await world.until(lambda: status_of(world, 1) == "down", within_s=3)
+        await trio.sleep(3)
+        assert status_of(world, 0) == "ready"
+        assert {alloc.id for alloc in world.running() if alloc.node_id == node_id(0)} <= before
+        # Each was asked once when gossip began to miss it.
+        assert sorted(asked) == [node_id(0), node_id(1)]
+        gossip.say(node_id(0), "alive")
+        world.fleet.silent.discard(0)
+        await trio.sleep(20)
+        world.fleet.silent.add(0)
+        answering.clear()
+        gossip.say(node_id(0), SUSPECT)
+        await trio.sleep(1.8)
+        gossip.say(node_id(0), FAILED)
+        await world.until(lambda: status_of(world, 0) == "down", within_s=9)
+        assert asked[2:] == [node_id(0)]
+
+
+async def test_a_node_without_a_lease_is_not_asked(autojump_clock: MockClock, gossip: PretendGossip) -> None:
+    async with running() as world:
+        await add_nodes(world, 2)
+        asked: list[str] = []
+
+        async def reach(node: str) -> bool:
+            asked.append(node)
+            return True
+
+        world.server.reach_node = reach
+        gossip.say("somebody-else", FAILED)
+        await trio.sleep(3)
+        assert asked == []
+        assert {node.status for node in world.server.store.nodes} == {"ready"}
