@@ -7,37 +7,44 @@ two at once, in which strings have the same order every time. ``scripts/simulate
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from cluster_mutations import MUTATIONS, Mutation, search
-from cluster_sim import run_seed
 
 _ROOT = Path(__file__).parents[2]
-_BRIEF_AT_ONCE = 120
+_BRIEF_AT_ONCE = 250
 _PATIENCE_S = 1200.0
+# What happens in every few hundred seeds, or they prove nothing.
+_TROUBLES = (
+    "acknowledged", "reads", "placements", "tasks_stopped", "leaders", "kills", "pauses", "partitions", "snapshots",
+    "installs", "fingerprints", "failures",
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("first", range(0, 960, 2 * _BRIEF_AT_ONCE))
+@pytest.mark.parametrize("first", range(0, 1000, 2 * _BRIEF_AT_ONCE))
 def test_clusters_in_dense_trouble_keep_their_promises(first: int) -> None:
-    _simulate("brief", (first, first + _BRIEF_AT_ONCE), _BRIEF_AT_ONCE)
+    for told in _simulate("brief", (first, first + _BRIEF_AT_ONCE), _BRIEF_AT_ONCE):
+        for what in _TROUBLES:
+            assert not re.search(rf"(?<![\d,])0 {what}\b", told), f"no {what}: {told}"
 
 
 def test_clusters_in_long_trouble_keep_their_promises() -> None:
-    _simulate("long", (0, 2), 2)
-    _simulate("long", (4,), 1)
+    _simulate("long", (0, 1), 1)
 
 
-def _simulate(profile: str, firsts: tuple[int, ...], seeds: int) -> None:
-    """So many seeds from each of the first ones, each of which has to be free of violations, and not idle."""
+def _simulate(profile: str, firsts: tuple[int, ...], seeds: int) -> list[str]:
+    """What is told of so many seeds from each of the first ones. Each has to be free of violations, and not idle."""
     arguments = [["-profile", profile, "-first", str(first), "-seeds", str(seeds)] for first in firsts]
     running = [_python("tests/sim/simulate_cluster.py", *each) for each in arguments]
     ended = [(process.communicate(timeout=_PATIENCE_S)[0], process.returncode) for process in running]
     for told, status in ended:
         assert status == 0, told
         assert " 0 violations" in told, told
+    return [told for told, _ in ended]
 
 
 def _python(*arguments: str) -> subprocess.Popen[str]:
@@ -58,19 +65,3 @@ def test_a_seed_means_the_same_run_in_every_process() -> None:
     told = {process.communicate(timeout=_PATIENCE_S)[0] for process in running}
     assert all(process.returncode == 0 for process in running), told
     assert len(told) == 1
-
-
-def test_troubles_are_there() -> None:
-    totals = [run_seed(seed, profile="brief") for seed in range(2000, 2020)]
-    for what in (
-        "kills",
-        "pauses",
-        "partitions",
-        "snapshots",
-        "installs",
-        "leaders",
-        "placements",
-        "reads",
-        "failures",
-    ):
-        assert sum(getattr(one, what) for one in totals) > 0, what
