@@ -213,7 +213,7 @@ def a_more_important_job_takes_room(story: Story) -> None:
     web = story.settled("web", 4)
     node = story.cluster.get(f"/v1/node/{story.node_id(story.cluster.clients[0])}")
     most = int(node["NodeResources"]["Memory"]["MemoryMB"] * 0.6)
-    story.job("run", "sums", count=2, memory=most, priority=20)
+    story.job("run", "sums", "-detach", count=2, memory=most, priority=20)
     sums = story.settled("sums", 2)
     rush = {"count": 1, "memory": most, "priority": 80}
     assert 'Dimension "memory" exhausted on 2 nodes' in story.job("plan", "rush", code=1, **rush)
@@ -249,7 +249,7 @@ def a_node_is_out_of_reach_and_returns(story: Story) -> None:
         "loose": {"reconcile": "keep_replacement"},
         "plain": {"lost_after": "0s"},
     }.items():
-        story.job("run", name, count=2, **changes)
+        story.job("run", name, "-detach", count=2, **changes)
     names = ("firm", "loose", "plain")
     before = {name: story.settled(name, 2, **{here: 2}) for name in names}
     story.nomad("node", "eligibility", "-enable", there)
