@@ -216,6 +216,10 @@ class NodeTable:
         for ip, bits in ports.items():
             used[ip] = used.get(ip, 0) | bits
 
+    def replace_port_sets(self, number: int, ports: dict[str, int]) -> None:
+        """The used ports of a node with more of them; the caller gives the sets away."""
+        self._ports[number] = ports
+
     def set_ports(self, number: int, ports: Iterable[AllocatedPort]) -> None:
         """Replaces the used ports of a node. Freed ports are recomputed from the remaining allocations, because two
         may share one with ``ignore_collision``."""

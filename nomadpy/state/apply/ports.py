@@ -70,9 +70,9 @@ class Claims:
         return True
 
     def book(self) -> None:
-        """Counts them all as used."""
+        """Counts them all as used; to be called once."""
         for number, ports in self._held.items():
-            self._nodes.add_port_sets(number, ports)
+            self._nodes.replace_port_sets(number, ports)
 
 
 def note(
