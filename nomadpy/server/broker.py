@@ -56,7 +56,8 @@ class Broker:
     """See the module's text. Every method is synchronous and returns at once."""
 
     def __init__(self) -> None:
-        self._ready: list[tuple[int, int, str]] = []  # (-priority, create index, eval id)
+        self._ready: list[tuple[int, str]] = []  # a heap of (place, eval id)
+        self._queued = 0  # how many evaluations were ever queued
         self._waiting: list[tuple[int, str]] = []  # (due, eval id); counts only while ``_due`` says the same
         self._due: dict[str, int] = {}
         self._evals: dict[str, Evaluation] = {}  # everything known that is not in flight
@@ -110,15 +111,16 @@ class Broker:
         """Up to ``limit`` evaluations to work on, best first."""
         self.tick(now_ns)
         out: list[Delivery] = []
+        deadline_ns = now_ns + NACK_TIMEOUT_NS
         while self._ready and len(out) < limit:
-            _, _, eval_id = heapq.heappop(self._ready)
+            _, eval_id = heapq.heappop(self._ready)
             evaluation = self._evals.get(eval_id)
             if evaluation is None or self._job_owner.get(_key(evaluation)) != eval_id:
                 continue
             del self._evals[eval_id]
             self._tokens += 1
             self._deliveries[eval_id] = self._deliveries.get(eval_id, 0) + 1
-            self._flights[eval_id] = _Flight(evaluation, self._tokens, now_ns + NACK_TIMEOUT_NS)
+            self._flights[eval_id] = _Flight(evaluation, self._tokens, deadline_ns)
             out.append(Delivery(evaluation, self._tokens))
         return out
 
@@ -223,12 +225,15 @@ class Broker:
             self._job_pending.setdefault(key, {})[evaluation.id] = None
             return
         self._job_owner[key] = evaluation.id
-        heapq.heappush(self._ready, (-evaluation.priority, evaluation.create_index, evaluation.id))
+        self._queued += 1
+        # One number that no other has: higher priority first, then the older, then the one that was queued earlier.
+        place = (-evaluation.priority << 128) + (evaluation.create_index << 64) + self._queued
+        heapq.heappush(self._ready, (place, evaluation.id))
 
     def _promote(self, key: Key, *, cancel_rest: bool = False) -> None:
-        if key in self._job_owner:
+        if key not in self._job_pending or key in self._job_owner:
             return
-        waiting = [self._evals[eval_id] for eval_id in self._job_pending.pop(key, {}) if eval_id in self._evals]
+        waiting = [self._evals[eval_id] for eval_id in self._job_pending.pop(key) if eval_id in self._evals]
         if not waiting:
             return
         waiting.sort(key=_best_first)

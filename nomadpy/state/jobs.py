@@ -49,7 +49,12 @@ class JobTable:
     def rewrite(self, job: Job) -> None:
         """Replaces the record of a version (status, stability or tag changed), current or not."""
         key = job.key
-        self.versions[key] = tuple(job if old.version == job.version else old for old in self.versions.get(key, ()))
+        versions = self.versions.get(key, ())
+        if len(versions) == 1 and versions[0].version == job.version:
+            self.versions[key] = (job,)
+            self.current[key] = job
+            return
+        self.versions[key] = tuple(job if old.version == job.version else old for old in versions)
         if key in self.current and self.current[key].version == job.version:
             self.current[key] = job
 
