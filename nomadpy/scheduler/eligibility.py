@@ -49,7 +49,7 @@ class Eligibility:
         self.nodes_in_pool = int(np.count_nonzero(pool & facts.ready))
         candidates = self.in_scope & facts.ready
         self.candidates = int(np.count_nonzero(candidates))
-        self.nodes_available = _count_datacenters(facts, candidates, job.datacenters)
+        self.nodes_available = _count_datacenters(facts, candidates, pool, job.datacenters)
         self.filtered = 0
         self.constraint_filtered: dict[str, int] = {}
         self.class_filtered: dict[str, int] = {}
@@ -220,14 +220,18 @@ def _network_key(group: TaskGroup) -> Iterator[tuple[str, ...]]:
                 yield (port.label, port.host_network)
 
 
-def _count_datacenters(facts: Facts, candidates: BoolColumn, wanted: tuple[str, ...]) -> dict[str, int]:
-    """Candidates per datacenter. One that the job names and that has none is listed with zero."""
+def _count_datacenters(
+    facts: Facts, candidates: BoolColumn, pool: BoolColumn, wanted: tuple[str, ...]
+) -> dict[str, int]:
+    """Candidates per datacenter. One that the job names and that has none is listed with zero, and so is one that the
+    job's patterns mean and in which the pool has nodes."""
     column = facts.column("${node.datacenter}")
     counts = np.bincount(column.codes[candidates], minlength=len(column.values))
+    in_pool = np.bincount(column.codes[pool & facts.present], minlength=len(column.values))
     found = {
         value: int(n)
-        for value, n in zip(column.values, counts, strict=True)
-        if value is not None and (n or matches_any(value, wanted))
+        for value, n, any_there in zip(column.values, counts, in_pool, strict=True)
+        if value is not None and (n or (any_there and matches_any(value, wanted)))
     }
     for name in wanted:
         if "*" not in name:

@@ -99,6 +99,13 @@ def test_datacenters_and_pools_limit_the_candidates() -> None:
     assert world.by_node("all") == {0: 1, 1: 1, 2: 1, 3: 1}
 
 
+def test_datacenters_of_other_pools_are_not_told_as_empty() -> None:
+    world = World(make_node(0, datacenter="a"), make_node(1, datacenter="b", node_pool="gpu", status="down"))
+    job = make_job(node_pool="gpu", datacenters=("*",))
+    assert failure(world, job).nodes_available == {"b": 0}
+    assert failure(world, job.replace(datacenters=("a", "b"))).nodes_available == {"a": 0, "b": 0}
+
+
 def test_an_unhealthy_driver_is_missing() -> None:
     sick = DriverInfo(detected=True, healthy=False)
     world = World(make_node(0, drivers=()).replace(drivers={"docker": sick}), make_node(1, drivers=()))
