@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from nomadpy.server.server import Server
 
 JOBS_MAX = 100_000
-# How much goes into one log entry: neither preparing nor applying it must hold up the loop for long.
-_WORK_MAX, _WORK_ALIKE, _WORK_ALONE = 2048, 1, 8
+# How much goes into one log entry: neither preparing nor applying it must hold up the loop for long. What is known by
+# its text counts once; what has to be read takes longer.
+_WORK_MAX, _WORK_READ = 2048, 8
 _decode = msgspec.json.Decoder().decode
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
@@ -120,11 +121,12 @@ class _Batch:
         shape = self._known.get(parts[1]) if parts is not None else None
         try:
             if parts is not None and shape is not None:
+                self.work += 1
                 taken = self._take_alike(parts[0], shape)
             else:
+                self.work += _WORK_READ
                 taken = self._take(elements, number, parts)
         except NomadError as error:
-            self.work += _WORK_ALONE
             found = JobBulkResult(id=_id_in(elements[number]), error=error.message, status=error.status)
             self._results.append(found)
             return True
@@ -154,7 +156,6 @@ class _Batch:
         self._single.append(command)
         self._places.append(_Place(len(self._results), job.id, eval_id, warnings_text([*warnings, *notes])))
         self._seen.add(job.key)
-        self.work += _WORK_ALONE
         return True
 
     def _take_alike(self, job_id: str, shape: Shape) -> bool:
@@ -169,7 +170,6 @@ class _Batch:
         group.ids.append(job_id)
         group.numbers.append(len(self._results))
         self._seen.add(key)
-        self.work += _WORK_ALIKE
         return True
 
     async def carry_out(self) -> list[JobBulkResult]:
