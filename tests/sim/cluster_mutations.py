@@ -167,14 +167,14 @@ MUTATIONS: dict[Mutation, tuple[str, int]] = {
     acknowledged_before_commit: ("servers", 0),
     older_orders_obeyed: ("stale", 0),
     older_allocations_taken: ("stale", 0),
-    two_schedulers_and_no_verification: ("tight", 0),
+    two_schedulers_and_no_verification: ("tight", 6),
     own_stops_held_against_others: ("judge", 76),
     broker_not_rebuilt: ("brief", 0),
     room_wakes_nobody: ("brief", 0),
     requests_not_remembered: ("brief", 0),
     requests_not_in_snapshots: ("brief", 0),
     side_records_not_restored: ("brief", 0),
-    stale_reads: ("stale", 0),
+    stale_reads: ("stale", 2),
 }
 
 

@@ -40,6 +40,7 @@ RAFT = RaftSettings(
 _HOLD_S = 5.0
 _LOOK_S = 0.25
 _CALL_S = 5.0
+_REACH_S = 1.0
 
 
 class DyingDisk(PretendDirectory):
@@ -171,6 +172,7 @@ class ServerHost(Host):
 
         self.server = server = Server(config_of(self), make_log, rng=rng, wall_ns=self.wall_ns, mono_ns=self.mono_ns)
         server.gossip = self.gossip  # type: ignore[assignment]
+        server.reach_node = self._reaches
         self.peers = PeerCalls(self, process)
         self.endpoint = ThroughLeader(
             server.nodes,
@@ -354,6 +356,30 @@ class ServerHost(Host):
         server = self.server
         if server.leading and node_id not in self.roster:
             server.heartbeats.connection_broke(node_id, server.mono_ns())
+
+    async def _reaches(self, node_id: str) -> bool:
+        """See ``agent.network.ServerNetwork.reaches``."""
+        with trio.move_on_after(_REACH_S):
+            if node_id in self.roster:
+                return await self.node_answers(node_id)
+            for name in self.world.hosts:
+                if name.startswith("s") and name != self.name:
+                    try:
+                        if await self.peers.ask(f"{name}-id", lambda other: other.node_answers(node_id), _REACH_S):
+                            return True
+                    except NomadError as error:
+                        self.world.note(self.name, f"{name} could not ask {node_id}: {error.message}")
+        return False
+
+    async def node_answers(self, node_id: str) -> bool:
+        """Whether a node answers over the connection that it holds to this server."""
+        if node_id not in self.roster or self.process is None:
+            return False
+        name = self.checker.clients[node_id].name
+        try:
+            return bool(await self.world.call(self.process, name, lambda client: client.answer_ping(), _REACH_S))
+        except NomadError:
+            return False
 
     async def serve_user(self, act: Callable[[Server], Awaitable[Any]]) -> Any:
         """What a person asks: answered by the leader, wherever that is. Raises NoLeader after a while."""

@@ -107,7 +107,7 @@ PROFILES = {
     ),
     # A few seconds full of trouble, for many seeds.
     "brief": Profile(
-        trouble_s=7.0,
+        trouble_s=6.0,
         servers=(3, 3, 3, 1),
         clients=(1, 2),
         jobs=2,
@@ -137,8 +137,8 @@ PROFILES = {
         patience_s=3.0,
         settle_s=120.0,
         events_max=25_000,
-        snapshot_entries=10,
-        operations=0.8,
+        snapshot_entries=12,
+        operations=0.7,
         cpu=1300,
     ),
     "tight": Profile(cpu=1300, clients=(3,), operations=0.3, kill_client=0.05),
