@@ -182,7 +182,7 @@ def test_more_canaries_than_allocations_are_allowed(dev: Agent) -> None:
     spec = job("birds", count=2, Group={"Update": update})
     warnings = dev.run(spec)["Warnings"]
     assert "update max_parallel is greater than the group's count (5 > 2)" in warnings
-    until(lambda: dev.get("/v1/job/birds/deployment")["Status"] == "successful", "the first version")
+    until(lambda: (dev.get("/v1/job/birds/deployment") or {}).get("Status") == "successful", "the first version")
     dev.run(job("birds", count=2, Group={"Update": update}, Meta={"version": "2"}))
     dev.wait_allocs("birds", 5)
     found = dev.get("/v1/job/birds/deployment")
