@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
@@ -244,10 +245,21 @@ class Links:
             outbox.connected = True
             while True:
                 scope.deadline = math.inf
-                data = memoryview(await outbox.take())
-                for at in range(0, len(data), _SEND_BYTES):
+                data = await outbox.take()
+                for at in range(_write_at_once(stream, data), len(data), _SEND_BYTES):
                     scope.deadline = trio.current_time() + STALLED_S
-                    await stream.send_all(data[at : at + _SEND_BYTES])
+                    await stream.send_all(memoryview(data)[at : at + _SEND_BYTES])
+
+
+def _write_at_once(stream: trio.abc.Stream, data: bytes) -> int:
+    """How much of ``data`` the kernel took without waiting, which is all of it as a rule: trio would have the task wait
+    for another turn in any case. Raises OSError."""
+    if not isinstance(stream, trio.SocketStream) or len(data) > _SEND_BYTES:
+        return 0
+    try:
+        return os.write(stream.socket.fileno(), data)
+    except BlockingIOError:
+        return 0
 
 
 def _hello(frame: bytes) -> Hello:

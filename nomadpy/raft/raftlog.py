@@ -380,21 +380,20 @@ class RaftLog:
         pending = wal.begin_sync()
         if pending is None:
             return
-        started = time.perf_counter()
         # Cut short, it would leave the log without knowing what is on disk.
         with trio.CancelScope(shield=True):
             try:
                 if self._sync_ms_average < SLOW_SYNC_MS:
                     for _ in range(_TURNS_TO_LEAVE if something_leaves else 0):
                         await trio.lowlevel.checkpoint()
-                    pending.write()
+                    self._sync_ms = _timed_ms(pending.write)
                 else:
-                    await trio.to_thread.run_sync(pending.write)
+                    self._sync_ms = await trio.to_thread.run_sync(_timed_ms, pending.write)
             except OSError as error:
                 wal.fail_sync(pending, error)
         wal.finish_sync(pending)
-        self._sync_ms = (time.perf_counter() - started) * 1000
-        self._sync_ms_average += (self._sync_ms - self._sync_ms_average) / 16
+        # One that was held up, for whatever reason, does not make a disk a slow one.
+        self._sync_ms_average += (min(self._sync_ms, 4 * SLOW_SYNC_MS) - self._sync_ms_average) / 16
 
     # --- snapshots -------------------------------------------------------------------------------------------------
 
@@ -450,3 +449,10 @@ class RaftLog:
         store.adopt(done.stored)
         self._snapshot_at = max(self._snapshot_at, done.point.index)
         core.snapshot_stored(done.point)
+
+
+def _timed_ms(write: Callable[[], None]) -> float:
+    """How long the disk took, without the way to a thread and back."""
+    started = time.perf_counter()
+    write()
+    return (time.perf_counter() - started) * 1000

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
+import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator
@@ -20,8 +22,9 @@ from cryptography.x509.oid import NameOID
 from test_raftlog import QUICK, State, until
 
 from nomadpy.model.errors import NoLeader
+from nomadpy.raft.entries import COMMAND
 from nomadpy.raft.links import Hello, Links, certificate_names
-from nomadpy.raft.messages import Message, Vote, encode
+from nomadpy.raft.messages import Append, Message, Vote, encode
 from nomadpy.raft.raftlog import RaftLog
 
 
@@ -319,3 +322,41 @@ async def test_a_cluster_that_cannot_be_remembered_is_not_joined(caplog: pytest.
     assert not await admitted(links, "b", "one")
     assert links.cluster_id == ""
     assert "no space left" in caplog.records[-1].fields["error"]  # type: ignore[attr-defined]
+
+
+async def test_what_a_socket_does_not_take_at_once_arrives_all_the_same() -> None:
+    heard: list[Message] = []
+
+    async def receive(_sender: str, message: Message) -> None:
+        heard.append(message)
+        await trio.lowlevel.checkpoint()
+
+    async def nothing(_server: str) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def connect(_peer: str) -> trio.abc.Stream:
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        return stream
+
+    def said(number: int) -> Message:
+        return Append(3, number, 1, 1, 1, [(COMMAND + bytes([number]) * 400_000, 2, 3)])
+
+    speaks = Links("a", connect=connect, receive=receive, lost=nothing)
+    hears = Links("b", connect=connect, receive=receive, lost=nothing)
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = listener.socket.getsockname()[1]
+        accept = functools.partial(hears.serve, allowed=lambda _name: True)
+        nursery.start_soon(trio.serve_listeners, accept, [listener])
+        await nursery.start(speaks.run)
+        speaks.send("b", Vote(3))
+        await until(lambda: speaks._outboxes["b"].connected)
+        for number in range(8):
+            speaks.send("b", said(number))
+            if number == 3:
+                # There may be nothing under way, or much.
+                await until(lambda: len(heard) == 4)
+        await until(lambda: len(heard) == 8)
+        nursery.cancel_scope.cancel()
+    assert heard == [said(number) for number in range(8)]
