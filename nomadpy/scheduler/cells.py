@@ -20,7 +20,7 @@ import numpy as np
 from nomadpy.model.demand import Demand
 from nomadpy.scheduler.facts import Facts
 from nomadpy.scheduler.front import Choice, Front, Left
-from nomadpy.scheduler.grains import PARTS, Powers, crowding, fit, fit_one
+from nomadpy.scheduler.grains import PARTS, Scales, crowding, fit, fit_one
 from nomadpy.state.view import BoolColumn, IntColumn
 
 MOST_NODES = 1 << 20  # numbers fit into the lower bits of a key
@@ -62,8 +62,7 @@ class Cells:
         self.positions[self.order] = numbers
         self.position: list[int] = self.positions.tolist()
         self.low_bits: IntColumn = _LAST - self.order
-        self.cpu_scale: list[float] = facts.cpu_scale.tolist()
-        self.memory_scale: list[float] = facts.memory_scale.tolist()
+        self.scales = Scales(facts.cpu_scale, facts.memory_scale)
 
     def bar(self, mask: BoolColumn) -> IntColumn | None:
         """Per cell whether its nodes are in the mask, as the upper limit of its best key; None when the mask cuts
@@ -133,7 +132,7 @@ class Ask:
         best = heapq.nlargest(count, keys)
         return [(_LAST - (key & _LAST), float(key >> _SHIFT)) for key in best if key > _NONE + _LAST]
 
-    def line_up(self, powers: Powers) -> Front:
+    def line_up(self) -> Front:
         """The front runners among all nodes."""
         best = self._best
         floor = lowest = _NONE + _LAST + 1
@@ -142,11 +141,11 @@ class Ask:
         keys = np.sort(self._keys[self._keys >= floor])[-_FRONT_MOST:]
         if len(keys) == _FRONT_MOST:
             floor = int(keys[0])
-        scales = self._cells.cpu_scale, self._cells.memory_scale
+        scales = self._cells.scales
         complete = floor == lowest
-        return Front(keys.tolist(), floor, self._demand, self._algorithm, scales, powers, complete=complete)
+        return Front(keys.tolist(), floor, self._demand, self._algorithm, scales, complete=complete)
 
-    def line_up_masked(self, mask: bytes, powers: Powers, left: dict[int, Left]) -> Front:
+    def line_up_masked(self, mask: bytes, left: dict[int, Left]) -> Front:
         """The front runners among the nodes of a mask, more of them. ``left``: what some of the nodes have left."""
         inside = np.frombuffer(mask, dtype=np.bool_)[self._cells.order]
         keys = self._keys[inside & (self._keys > _NONE + _LAST)]
@@ -154,11 +153,9 @@ class Ask:
         if len(keys) > _FRONT_MOST:
             keys = np.partition(keys, len(keys) - _FRONT_MOST)[len(keys) - _FRONT_MOST :]
             floor = int(keys.min())
-        scales = self._cells.cpu_scale, self._cells.memory_scale
+        scales = self._cells.scales
         complete = len(keys) < _FRONT_MOST
-        return Front(
-            np.sort(keys).tolist(), floor, self._demand, self._algorithm, scales, powers, complete=complete, left=left
-        )
+        return Front(np.sort(keys).tolist(), floor, self._demand, self._algorithm, scales, complete=complete, left=left)
 
     def choose(
         self, bar: IntColumn, wanted: int, free: IntColumn, *, desired: float, alone: bool
@@ -237,7 +234,7 @@ class Ask:
             run.grains = None
             return
         cells = self._cells
-        run.grains = fit_one(self._algorithm, cpu, memory, cells.cpu_scale[number], cells.memory_scale[number])
+        run.grains = fit_one(self._algorithm, cpu, memory, cells.scales.cpu[number], cells.scales.memory[number])
 
 
 class _Run:
@@ -260,7 +257,6 @@ class Asks:
         self._facts = facts
         self._kept: dict[tuple[Demand, str], Ask] = {}
         self._most = max(4, _BYTES_KEPT // (8 * max(facts.size, 1)))
-        self._powers = Powers()
         self._changed: IntColumn = np.zeros(facts.size, dtype=np.int64)  # the last change of each node
         self._changes = 0
 
@@ -298,7 +294,7 @@ class Asks:
                 front.catch_up(numbers.tolist(), free())
         if front is None or front.is_thin:
             ask = self.ask(demand, algorithm, free())
-            front = ask.front = ask.line_up(self._powers)
+            front = ask.front = ask.line_up()
         front.seen = self._changes
         return front
 
@@ -312,7 +308,7 @@ class Asks:
         choice = front.choose(mask, wanted, free(False), desired=desired, tell=tell)
         if choice is None and not front.complete:
             now = free(True)
-            masked = self.ask(demand, algorithm, now).line_up_masked(mask, self._powers, front.left)
+            masked = self.ask(demand, algorithm, now).line_up_masked(mask, front.left)
             choice = masked.choose(mask, wanted, now, desired=desired, tell=tell)
             if choice is not None:
                 choice.front = front

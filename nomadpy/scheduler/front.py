@@ -12,7 +12,7 @@ from bisect import bisect_left, insort
 from functools import cached_property, lru_cache
 
 from nomadpy.model.demand import Demand
-from nomadpy.scheduler.grains import PARTS, Powers, crowding, fit_of
+from nomadpy.scheduler.grains import BALANCED, PARTS, Scales, crowding, fit_of
 from nomadpy.state.view import IntColumn
 
 Left = tuple[int, int, int, int]  # MHz, MB, MB of disk and allocations that a node has left
@@ -54,8 +54,7 @@ class Front:
         floor: int,
         demand: Demand,
         algorithm: str,
-        scales: tuple[list[float], list[float]],
-        powers: Powers,
+        scales: Scales,
         *,
         complete: bool,
         left: dict[int, Left] | None = None,
@@ -63,9 +62,8 @@ class Front:
         self.keys, self.floor, self.complete = keys, floor, complete
         self._thin = 0 if complete else len(keys) // 2
         self.seen = 0  # how many of the changes of nodes it knows
-        self._demand, self._algorithm, self._powers = demand, algorithm, powers
+        self._demand, self._algorithm, self._scales = demand, algorithm, scales
         self._cpu, self._memory, self._disk = demand.cpu, demand.memory, demand.disk
-        self._cpu_scale, self._memory_scale = scales
         self.left: dict[int, Left] = {} if left is None else left  # of nodes that were given something
 
     @cached_property
@@ -142,9 +140,11 @@ class Front:
             run.grains = self._fit(number, cpu, memory)
 
     def _fit(self, number: int, cpu: int, memory: int) -> int:
-        powers, cpu_scale, memory_scale = self._powers, self._cpu_scale[number], self._memory_scale[number]
-        load = powers[cpu, cpu_scale] + powers[memory, memory_scale]
-        return fit_of(self._algorithm, load, cpu * cpu_scale - memory * memory_scale)
+        scales = self._scales
+        load = scales.cpu_powers[number][cpu] + scales.memory_powers[number][memory]
+        balanced = self._algorithm == BALANCED
+        gap = cpu * scales.cpu[number] - memory * scales.memory[number] if balanced else 0.0
+        return fit_of(self._algorithm, load, gap)
 
     def carry_out(self, choice: Choice, booked: dict[int, Left]) -> None:
         """Makes the placements of a choice, of which nothing was changed since it was made, the present. What its

@@ -30,7 +30,7 @@ PARTS = 60
 UNIT = GRAIN * PARTS  # the rank of a final score of 1
 _LARGEST = 4096 * GRAIN
 _MOST_CROWDED = 255.0
-_POWERS_KEPT = 1 << 16
+_POWERS_KEPT, _POWERS_LEAST = 1 << 18, 64  # of all scales together, and of each
 _MAX_FIT = 18.0
 _FIT = GRAIN / _MAX_FIT
 _BALANCE = 3.0  # chosen with scripts/bench_packing among 0.5 … 4; keys in ``cells`` have room for up to 4
@@ -95,14 +95,32 @@ def fit_of(algorithm: str, load: float, gap: float) -> int:
     return round(raw)
 
 
-class Powers(dict[tuple[int, float], float]):
-    """``exp2(left · scale)`` by (left, scale), remembered: what nodes have left is seldom an odd number."""
+class Powers(dict[int, float]):
+    """``exp2(left · scale)`` by what is left, remembered for one scale: what nodes have left is seldom an odd
+    number."""
 
-    def __missing__(self, key: tuple[int, float]) -> float:
-        if len(self) >= _POWERS_KEPT:
+    def __init__(self, scale: float, most: int) -> None:
+        super().__init__()
+        self._scale, self._most = scale, most
+
+    def __missing__(self, left: int) -> float:
+        if len(self) >= self._most:
             self.clear()
-        value = self[key] = float(np.exp2(key[0] * key[1]))
+        value = self[left] = float(np.exp2(left * self._scale))
         return value
+
+
+class Scales:
+    """The scales of the nodes' cpu and memory by number, and their powers."""
+
+    def __init__(self, cpu: FloatColumn, memory: FloatColumn) -> None:
+        self.cpu: list[float] = cpu.tolist()
+        self.memory: list[float] = memory.tolist()
+        every = {*self.cpu, *self.memory}
+        most = max(_POWERS_KEPT // max(len(every), 1), _POWERS_LEAST)
+        known = {scale: Powers(scale, most) for scale in every}
+        self.cpu_powers = [known[scale] for scale in self.cpu]
+        self.memory_powers = [known[scale] for scale in self.memory]
 
 
 def parts(scorers: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
