@@ -23,6 +23,7 @@ from cluster_builders import SECRET, make_node, node_id
 from nomadpy.model.alloc import AllocUpdate, TaskState
 from nomadpy.model.errors import NomadError
 from nomadpy.model.node import DriverInfo
+from nomadpy.rpc.connection import Connection
 from nomadpy.rpc.dial import Dialer
 from nomadpy.rpc.frames import CLIENT, Hello
 from nomadpy.rpc.handlers import Handlers
@@ -40,10 +41,15 @@ class PretendClient:
             hello=Hello(role=CLIENT, name=f"node-{number}", id=self.id, region="global", build="0"),
             handlers=Handlers(),
             rng=random.Random(number),
+            on_change=self._note_connection,
         )
         self.leased_at = 0.0
         self.running: dict[str, int] = {}
         self.n_failed = 0
+        self.n_connections = 0
+
+    def _note_connection(self, connection: Connection | None) -> None:
+        self.n_connections += connection is not None
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -114,6 +120,7 @@ class Process:
             "leased": sum(client.leased_at > 0 for client in self.clients),
             "allocs": sum(len(client.running) for client in self.clients),
             "failed": sum(client.n_failed for client in self.clients),
+            "connections": sum(client.n_connections for client in self.clients),
             "cpu_s": time.process_time(),
         }
 

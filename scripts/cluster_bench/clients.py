@@ -119,13 +119,15 @@ def busy(cluster: Cluster, fleet: list[Fleet], number: int) -> Iterator[Figure]:
 
 def without_leader(cluster: Cluster, fleet: list[Fleet], number: int) -> Iterator[Figure]:
     """The leader is killed and everybody renews the lease at once."""
-    took, middles = [], []
+    took, middles, moved = [], [], []
     for which in range(KILLS):
         leader = cluster.wait_leader()
+        connections = total(fleet, "connections")
         began = time.monotonic()
         leader.kill()
         middles.append(renew_all(fleet))
         took.append(time.monotonic() - began)
+        moved.append(total(fleet, "connections") - connections)
         if which < KILLS - 1:
             leader.start()
             cluster.wait_whole()
@@ -134,6 +136,7 @@ def without_leader(cluster: Cluster, fleet: list[Fleet], number: int) -> Iterato
         f"kill -9 of the leader until all {number} renewed their lease, median of {KILLS}", median(took), "s",
         at_most=10, note=" ".join(f"{one:.1f}" for one in took) + f"; half of them within {median(middles):.1f}",
     )  # fmt: skip
+    yield Figure("new connections in that time", median(moved), "", note=" ".join(map(str, moved)))
     down = [node for node in cluster.get("/v1/nodes") if node["Status"] != "ready"]
     yield Figure("nodes that are not ready afterwards", len(down), "", at_most=0)
 
