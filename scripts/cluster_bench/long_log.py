@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cluster_bench.figures import Figure
-from cluster_bench.raft_world import RaftProcess, free_ports, wait_for
+from cluster_bench.raft_world import RaftProcess, free_ports, make_cold, wait_for
 from nomadpy.raft.disk import DiskDirectory
 from nomadpy.raft.entries import COMMAND, NO_OP
 from nomadpy.raft.wal import Wal
@@ -18,7 +18,7 @@ ENTRIES_AT_ONCE = 512
 
 def start(directory: Path, megabytes: int, entry_bytes: int) -> Iterator[Figure]:
     """Written without proposing it, for that is not what is measured; read by a process of the replicated log alone,
-    whose state machine has nothing to do. Until it leads and has applied everything."""
+    from the disk, whose state machine has nothing to do. Until it leads and has applied everything."""
     directory.mkdir(parents=True)
     n_entries = megabytes * 1_000_000 // (entry_bytes + 25)
     size = write(directory / "s0" / "log", n_entries, entry_bytes)
@@ -55,4 +55,4 @@ def write(directory: Path, n_entries: int, entry_bytes: int) -> int:
     wal.sync()
     wal.close()
     folder.close()
-    return sum(path.stat().st_size for path in directory.iterdir())
+    return make_cold(directory)

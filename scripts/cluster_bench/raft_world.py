@@ -68,6 +68,20 @@ class RaftProcess:
         self.process.wait()
 
 
+def make_cold(directory: Path) -> int:
+    """Has the kernel forget what it holds of the files in a folder, so that they are read from the disk; their size."""
+    size = 0
+    for path in directory.iterdir():
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            size += os.fstat(fd).st_size
+        finally:
+            os.close(fd)
+    return size
+
+
 def wait_for(look: Callable[[], Any], what: str, *, timeout_s: float = 60.0, pause_s: float = 0.05) -> Any:
     """What ``look`` returns as soon as it is true."""
     deadline = time.monotonic() + timeout_s
