@@ -51,6 +51,7 @@ class AssignmentFollower:
         self._followed: dict[str, int] = {}
         self._after = 0
         self._former_index, self._spared_until_s = 0, 0.0
+        self._waiting = trio.CancelScope()
         self.index: int = ports.ledger.fact(_FACT, int) or 0
 
     def resume(self, alloc_ids: Iterable[str]) -> None:
@@ -64,6 +65,8 @@ class AssignmentFollower:
             log.warning("assignments.new_cluster", extra={"fields": fields})
             self._former_index, self._spared_until_s = self.index, trio.current_time() + _SPARED_S
             self.index = self._after = 0
+            # It may be waiting for the former cluster's next index, which is far away for this one.
+            self._waiting.cancel()
 
     async def run(self) -> None:
         """Follows assignments for ever; needs a registered node."""
@@ -81,7 +84,10 @@ class AssignmentFollower:
 
     async def _follow_once(self) -> None:
         node = self._ports.node
-        answer = await self._server.wait_assignments(node.id, node.secret_id, self._after, _WAIT_S)
+        with trio.CancelScope() as self._waiting:
+            answer = await self._server.wait_assignments(node.id, node.secret_id, self._after, _WAIT_S)
+        if self._waiting.cancelled_caught:
+            return
         if answer.index < self.index:
             fields = {"index": answer.index, "followed": self.index}
             log.warning("assignments.older_ignored", extra={"fields": fields})

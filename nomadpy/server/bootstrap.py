@@ -22,8 +22,10 @@ stored it, it stores too and passes it on; if for ``PROMISE_S`` nobody did, it a
 voters may be gone for good meanwhile.
 
 Where a member of gossip says that it belongs to a cluster already, a server that is not bound does not vote at all: it
-joins, with an empty configuration, and waits to be taken in. Nomad lets each server decide alone and at the moment when
-it sees enough others, which can give servers with different views different first configurations.
+joins, with an empty configuration, and waits to be taken in. The member has to confirm that itself: gossip remembers
+the servers of a cluster that was lost as a whole for a while, and nobody would take in those that begin anew. Nomad
+lets each server decide alone and at the moment when it sees enough others, which can give servers with different views
+different first configurations.
 """
 
 from __future__ import annotations
@@ -99,6 +101,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+_VERIFY = Ask(word="query", cluster_id="")
+
+
 def candidates(members: Iterable[Member], region: str) -> list[Candidate]:
     """The living servers of the region that gossip knows and that may vote (tags ``id``, ``expect``, ``raft``)."""
     found = []
@@ -130,7 +135,7 @@ class Bootstrap:
         self.problems: tuple[str, ...] = ()
         self._bound_at = now
         self._round_at = now
-        self._not_before = now
+        self._not_before = self._verify_at = now
         self._promises: set[str] = set()
         self._answers: dict[str, Stance] = {}
         self._asks: list[tuple[str, Ask]] = []
@@ -173,8 +178,11 @@ class Bootstrap:
 
     def _look_free(self, others: dict[str, Candidate], now: float) -> None:
         self._round_at = max(now + _ROUND_S / 4, self._not_before)
-        if any(one.in_cluster for one in others.values()):
-            self.joining = True
+        if said := sorted(one.id for one in others.values() if one.in_cluster):
+            self.problems = (f"asking {', '.join(said)}, said to belong to a cluster",)
+            if now >= self._verify_at:
+                self._verify_at = now + _ROUND_S
+                self._asks += [(server, _VERIFY) for server in said]
         elif self._expect == 1:
             self.ballot = Ballot(
                 stage="decided",
@@ -264,6 +272,9 @@ class Bootstrap:
 
     def on_answer(self, server: str, ask: Ask, answer: Answer, now: float) -> None:
         """Takes the answer to one of ``take_asks``. What is about an earlier ballot is ignored."""
+        if ask == _VERIFY:
+            self.joining = self.joining or (self.ballot.stage == "free" and answer.said == "elsewhere")
+            return
         if self.ballot.stage not in ("promised", "stored") or ask.cluster_id != self.ballot.cluster_id:
             return
         if answer.reason:

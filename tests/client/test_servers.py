@@ -207,6 +207,21 @@ async def test_a_cluster_that_began_anew_is_followed_from_its_beginning(tmp_path
         assert alloc.id in world.client.runners
 
 
+async def test_a_cluster_that_begins_anew_under_a_running_client_is_followed_soon(
+    tmp_path: Path, jumping_clock: object
+) -> None:
+    servers, former, alloc = FakeServers(), make_alloc(), make_alloc()
+    servers.index = 500
+    async with running_client(make_config(tmp_path), servers) as world:
+        servers.put(former)
+        await world.until_status(former, "running")
+        servers.nodes, servers.allocs, servers.index = {}, {}, 3
+        servers.put(alloc)
+        with trio.fail_after(60):  # it waits for index 501 meanwhile, for five minutes at a time
+            await world.until_status(alloc, "running")
+        assert former.id in world.client.runners
+
+
 async def test_a_restored_cluster_finds_what_runs_and_ends_what_it_does_not_know(
     tmp_path: Path, jumping_clock: object
 ) -> None:

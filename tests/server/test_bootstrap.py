@@ -193,9 +193,26 @@ def test_without_bootstrap_expect_a_server_only_joins() -> None:
     servers.run(20)
     assert set(servers.results().values()) == {None}
     assert "no bootstrap_expect" in servers.machines["a"].problems[0]
-    servers.learnt["b"] = "there"
-    servers.run(1)
+    servers.ballots["b"] = Ballot(stage="decided", cluster_id="there")
+    servers.boot("b")
+    servers.run(2)
     assert servers.results()["a"] == FirstConfiguration()
+
+
+def test_servers_that_begin_anew_do_not_wait_for_those_that_were_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    servers = region(3, 3)
+    gossip, forgotten_at = servers.gossip, servers.now + 3.0
+
+    def remembering(name: str) -> list[Candidate]:
+        lost = [Candidate(id="lost", expect=3, in_cluster=True)] if servers.now < forgotten_at else []
+        return [*gossip(name), *lost]
+
+    monkeypatch.setattr(servers, "gossip", remembering)
+    servers.run(2)
+    assert set(servers.results().values()) == {None}
+    assert servers.machines["s0"].problems == ("asking lost, said to belong to a cluster",)
+    servers.run(5)
+    assert [result is not None and len(result.voters) for result in servers.results().values()] == [3, 3, 3]
 
 
 def test_a_promise_holds_against_another_proposer() -> None:
