@@ -413,7 +413,7 @@ class AllocTable:
 
     def have_none_of(self, jobs: Set[tuple[str, str]]) -> bool:
         """Whether no row belongs to any of the jobs."""
-        return self._job_shapes.keys().isdisjoint(jobs) and self._by_job.keys().isdisjoint(jobs)
+        return self._job_shapes.keys().isdisjoint(jobs)
 
     def live_shapes(self) -> Iterator[Shape]:
         """The shapes of which neither side is done with some row."""

@@ -72,11 +72,8 @@ def _are_unknown(store: StateStore, keys: Sequence[Key], eval_ids: Sequence[str]
     these, new_evals = set(keys), set(eval_ids)
     if len(these) != len(keys) or len(new_evals) != len(eval_ids) or not store.evals.keys().isdisjoint(new_evals):
         return False
-    jobs = store.jobs
-    tables = (
-        jobs.current, jobs.versions, jobs.summaries, jobs.children, jobs.periodic, jobs.everywhere,
-        store.evals_by_job, store.open_evals, store.deployments_by_job,
-    )  # fmt: skip
+    # Whoever is in another table by job is in one of these, too.
+    tables = (store.jobs.current, store.jobs.children, store.evals_by_job, store.deployments_by_job)
     return all(table.keys().isdisjoint(these) for table in tables) and store.allocs.have_none_of(these)
 
 
