@@ -40,7 +40,7 @@ class People:
             # Some jobs belong to two people who do not wait for each other.
             for _ in range(1 + (number == 0)):
                 self.process.start(self._own(f"job{number}", batch=number == 3))
-        for _ in range(2):
+        for _ in range(world.profile.readers):
             self.process.start(self._browse())
         self.process.start(self._operate())
 

@@ -75,6 +75,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     events_max: int = 150_000
     snapshot_entries: int = 25
     operations: float = 0.12
+    # People who only look at jobs, each twice as often as others change one.
+    readers: int = 2
     # What one allocation takes of the 4000 MHz of a node.
     cpu: int = 500
 
@@ -93,6 +95,7 @@ PROFILES = {
         pause=0.0,
         partition=0.1,
         operations=0.4,
+        readers=10,
         servers=(3,),
         believers=0.3,
     ),
