@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
+
+import trio
 
 from nomadpy.agent.join import with_port
 from nomadpy.gossip.contract import ALIVE, SUSPECT, Member
@@ -19,6 +22,8 @@ from nomadpy.rpc.tls import RpcTls
 log = logging.getLogger(__name__)
 
 BUILD = NOMAD_COMPATIBILITY_VERSION
+# What is said of where servers are may be so old.
+_PLACES_S = 0.2
 
 PING: Word[NodeQuery, None] = Word("Node.Ping", NodeQuery, type(None))
 """Asked of a node's agent: it answers, and that says enough."""
@@ -42,6 +47,24 @@ def place_of(member: Member) -> str:
 def rpc_place_of(member: Member) -> str:
     """``host:port`` where a server listens for agents."""
     return with_port(member.tags.get("rpc_addr", member.address), int(member.tags.get("port", "4647")))
+
+
+class Places:
+    """Where the servers that are there listen for agents and for gossip, as leases name them: to look through thousands
+    of members for each lease would take longer than all the rest, so they are looked up a few times a second."""
+
+    def __init__(self, servers: Callable[[], list[Member]]) -> None:
+        self._servers = servers
+        self._known: tuple[list[str], list[str]] = ([], [])
+        self._since_s = -math.inf
+
+    def now(self) -> tuple[list[str], list[str]]:
+        """``host:port`` of their rpc, sorted, and of their gossip."""
+        if trio.current_time() >= self._since_s + _PLACES_S:
+            there = [member for member in self._servers() if is_there(member)]
+            self._known = sorted(map(rpc_place_of, there)), [place_of(member) for member in there]
+            self._since_s = trio.current_time()
+        return self._known
 
 
 def open_keyring(directory: Path, encrypt: str) -> Keyring:

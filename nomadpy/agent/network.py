@@ -4,7 +4,6 @@ replicated log, and the ways that requests take."""
 from __future__ import annotations
 
 import logging
-import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,17 @@ from nomadpy.agent.config import AgentConfig
 from nomadpy.agent.join import join_at_start, keep_joining
 from nomadpy.agent.known_servers import KnownServer, KnownServers
 from nomadpy.agent.late_log import LateLog
-from nomadpy.agent.membership import BUILD, PING, admission, is_there, open_keyring, place_of, rpc_place_of, shown
+from nomadpy.agent.membership import (
+    BUILD,
+    PING,
+    Places,
+    admission,
+    is_there,
+    open_keyring,
+    place_of,
+    rpc_place_of,
+    shown,
+)
 from nomadpy.api.forward import Way
 from nomadpy.api.relay import handle_relay, way_over
 from nomadpy.gossip.contract import Health, Member
@@ -52,8 +61,6 @@ _HOLD_S = 5.0
 _LOOK_S = 0.05
 _CALL_S = 5.0
 _REACH_S = 1.0
-# What leases say of the servers may be so old.
-_PLACES_S = 0.2
 
 BOOTSTRAP: Word[dict[str, Any], dict[str, Any]] = Word("Server.Bootstrap", dict[str, Any], dict[str, Any])
 
@@ -127,8 +134,7 @@ class ServerNetwork:
         self._bootstrapper: Bootstrapper | None = None
         self._router: Way | None = None
         self._nursery: trio.Nursery | None = None
-        self._placed: tuple[list[str], list[str]] = ([], [])
-        self._placed_s = -math.inf
+        self._places = Places(self.servers)
         self.endpoint: ThroughLeader
 
     # --- the log ---------------------------------------------------------------------------------------------------
@@ -307,7 +313,7 @@ class ServerNetwork:
         self._server = server
         server.gossip = self.gossip
         server.known_servers = self.rpc_addresses
-        server.gossip_servers = lambda: self._places()[1]
+        server.gossip_servers = lambda: self._places.now()[1]
         self.endpoint = ThroughLeader(
             server.nodes,
             server_id=self.server_id,
@@ -330,17 +336,7 @@ class ServerNetwork:
 
     def rpc_addresses(self) -> list[str]:
         """Where the servers that are there listen for agents."""
-        return self._places()[0]
-
-    def _places(self) -> tuple[list[str], list[str]]:
-        """Where the servers listen for agents and for gossip. Every lease names them, and to look through thousands of
-        members for each would take longer than all the rest."""
-        now_s = trio.current_time()
-        if now_s >= self._placed_s + _PLACES_S:
-            there = [m for m in self.servers() if is_there(m)]
-            self._placed = sorted(map(rpc_place_of, there)), [place_of(m) for m in there]
-            self._placed_s = now_s
-        return self._placed
+        return self._places.now()[0]
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listens and gossips until cancelled. Raises Invalid when a port cannot be bound."""

@@ -368,3 +368,26 @@ async def test_no_leader_keeps_its_words() -> None:
     async with wire(_handlers(echo=refuse)) as both:
         with pytest.raises(NoLeader, match="No cluster leader"):
             await both.client.call(ECHO, Text(), timeout_s=5)
+
+
+async def test_very_many_requests_at_once_are_begun_some_at_a_time() -> None:
+    """Others have their turn in between, and so have the first ones."""
+    counters, begun_at = Counters(), []
+
+    async def note(params: Text, caller: Connection) -> Text:
+        begun_at.append(counters.n_calls)
+        return params
+
+    handlers = Handlers()
+    handlers.on(ECHO, note)
+    ours, theirs = trio.testing.memory_stream_pair()
+    requests = [f.Request(2 * n + 1, ECHO.name, 0.0, ECHO.encode(Text("x"))) for n in range(300)]
+    await ours.send_all(f.pack(CLIENT_HELLO) + b"".join(map(f.pack, requests)))
+    async with trio.open_nursery() as nursery:
+        connection = Connection(theirs, hello=SERVER_HELLO, handlers=handlers, dialed=False, counters=counters)
+        nursery.start_soon(connection.run)
+        while len(begun_at) < 300:
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert begun_at[0] <= 64
+    assert begun_at == sorted(begun_at)
