@@ -38,14 +38,14 @@ class BrokerStatistics(msgspec.Struct, frozen=True, kw_only=True):
     failed: int = 0
 
 
-class Delivery(msgspec.Struct, frozen=True):
+class Delivery(msgspec.Struct, frozen=True, gc=False):
     """An evaluation handed out; the token proves that it is still yours."""
 
     evaluation: Evaluation
     token: int
 
 
-class _Flight(msgspec.Struct):
+class _Flight(msgspec.Struct, gc=False):
     evaluation: Evaluation
     token: int
     deadline_ns: int

@@ -45,6 +45,7 @@ from nomadpy.state.reported import Reported, Sayings
 from nomadpy.state.row_index import Rows, add_range, add_scattered, drop
 from nomadpy.state.shape import Shape, given_resources
 from nomadpy.state.shared import Interned, Shared
+from nomadpy.state.told import Metric, metric_record
 
 DESIRED = (a.RUN, a.STOP, a.EVICT)
 CLIENT = (a.PENDING, a.RUNNING, a.COMPLETE, a.FAILED, a.LOST, a.UNKNOWN)
@@ -103,7 +104,7 @@ class NewRows(NamedTuple):
     name_indexes: Rows
     eval_id: str = ""
     deployment_id: str = ""
-    metrics: AllocMetric | None = None
+    metrics: Metric | None = None
 
 
 _INDEX_AT, _MANY = 1 << 15, 256
@@ -127,7 +128,7 @@ class AllocTable:
         self._job_shapes: dict[tuple[str, str], dict[int, None]] = {}
         self._extra: dict[int, Extra] = {}
         self._sayings = Sayings()
-        self._metrics: Shared[AllocMetric | None] = Shared(None)
+        self._metrics: Shared[Metric | None] = Shared(None)
         self._evals = Interned()
         self._deployments = Interned()
         self._by_job: dict[tuple[str, str], array[int]] = {}
@@ -543,7 +544,7 @@ class AllocTable:
             shared_resources=shape.shared_resources,
             task_resources=shape.task_resources,
             allocated_resources=given_resources(shape, extra.ports, extra.reserved_cores or {}, extra.devices or {}),
-            metrics=extra.metrics or self._metrics[int(self.metric[row])],
+            metrics=extra.metrics or metric_record(self._metrics[int(self.metric[row])]),
             desired_status=DESIRED[self.desired[row]],
             desired_description=extra.desired_description,
             desired_transition=extra.transition or _NO_TRANSITION,

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from nomadpy.model.alloc import AllocMetric
 from nomadpy.model.demand import Demand
 from nomadpy.model.job import Job, TaskGroup
 from nomadpy.state.allocs import AllocTable, NewRows
 from nomadpy.state.row_index import Rows
 from nomadpy.state.shape import Shape
+from nomadpy.state.told import Metric
 
 Key = tuple[str, str]
 
@@ -34,7 +34,7 @@ class FirstRows(NamedTuple):
     name_indexes: Rows
     eval_ids: Sequence[str]
     deployment_ids: Sequence[str]
-    metrics: Sequence[AllocMetric]
+    metrics: Sequence[Metric]
 
 
 def append_first(table: AllocTable, rows: FirstRows, *, index: int, now_ns: int) -> None:

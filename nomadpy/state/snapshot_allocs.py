@@ -18,6 +18,7 @@ from nomadpy.state.ids import RowIds
 from nomadpy.state.sections import UnreadableSnapshot, Writer
 from nomadpy.state.shape import Shape
 from nomadpy.state.shared import Interned, Shared
+from nomadpy.state.told import Told
 
 # Every attribute of the table, by what becomes of it. The names of the columns stand in ``COLUMNS``.
 STORED = frozenset({"ids", "size", "_next_shape", "shapes", "_extra", "_metrics", "_evals", "_deployments"})
@@ -81,7 +82,8 @@ def freeze_allocs(table: AllocTable, job_number: Callable[[Job], int]) -> Callab
     def write(writer: Writer) -> None:
         writer.put("allocs", facts)
         for name, values, free, following in shared:
-            writer.put(name, StoredShared([(code, value) for code, value in values.items() if code], free, following))
+            held = [(code, _stored(value)) for code, value in values.items() if code]
+            writer.put(name, StoredShared(held, free, following))
         pages: list[Page] = []
         first = 0
         for page in frozen.pages():
@@ -95,6 +97,11 @@ def freeze_allocs(table: AllocTable, job_number: Callable[[Job], int]) -> Callab
             _write_rows(writer, first, pages)
 
     return write
+
+
+def _stored(value: Any) -> Any:
+    """A shared value as it is stored."""
+    return value.record() if isinstance(value, Told) else value
 
 
 def _write_rows(writer: Writer, first: int, pages: list[Page]) -> int:

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
-from nomadpy.model.alloc import AllocMetric, ScoreMeta
 from nomadpy.model.demand import Demand, group_demand
 from nomadpy.model.evaluation import DEPLOYMENT_RUNNING, EVAL_COMPLETE, Deployment, DeploymentState, Evaluation
 from nomadpy.model.job import Job, TaskGroup, TaskGroupSummary
@@ -22,6 +21,7 @@ from nomadpy.state.apply.evals import refresh_status, set_queued
 from nomadpy.state.apply.fresh import Usage
 from nomadpy.state.first_rows import FirstRows, append_first
 from nomadpy.state.store import StateStore
+from nomadpy.state.told import Told
 
 _U32, _F64 = np.dtype("<u4"), np.dtype("<f8")
 _Numbers = npt.NDArray[np.uint32]
@@ -56,22 +56,16 @@ class _Columns:
             and len(self.told_nodes) == len(self.told_scores) == sum(self.told)
         )
 
-    def metric_records(self, store: StateStore) -> Iterator[AllocMetric]:
+    def told_of_each(self, store: StateStore) -> Iterator[Told]:
         """The metrics of each."""
         nodes, at = store.nodes.nodes, 0
         for base, told in zip(self.metric_of, self.told, strict=True):
             best = []
             for number, score in zip(self.told_nodes[at : at + told], self.told_scores[at : at + told], strict=True):
                 node = nodes[number] if number < len(nodes) else None
-                scores = {
-                    "binpack": score,
-                    "job-anti-affinity": 0.0,
-                    "node-affinity": 0.0,
-                    "node-reschedule-penalty": 0.0,
-                }
-                best.append(ScoreMeta(node_id=node.id if node else "", scores=scores, norm_score=score))
+                best.append((node.id if node is not None else "", score))
             at += told
-            yield self.metrics[base].replace(score_meta_data=tuple(best))
+            yield Told(self.metrics[base], tuple(best))
 
     def deployments(self) -> Iterator[tuple[str, DeploymentState | None]]:
         """The deployment of each and its group's state in it; ("", None) for none."""
@@ -153,7 +147,7 @@ def _store(
         name_indexes=names,
         eval_ids=columns.eval_ids,
         deployment_ids=[deployment_id for deployment_id, _ in deployments],
-        metrics=list(columns.metric_records(store)),
+        metrics=list(columns.told_of_each(store)),
     )
     append_first(store.allocs, rows, index=index, now_ns=now_ns)
     followers = _Followers(store, index, now_ns, view_index)
@@ -261,7 +255,8 @@ def _open(
     progress_by_ns = now_ns + state.progress_deadline_ns if state.progress_deadline_ns else 0
     placed = state.replace(placed_allocs=count, require_progress_by_ns=state.require_progress_by_ns or progress_by_ns)
     made = _deployment(deployment_id, evaluation, job, {group.name: placed})
-    store.deployments[deployment_id] = made.replace(
+    store.deployments[deployment_id] = replace(
+        made,
         status_description=made.running_text(),
         create_index=index,
         create_time_ns=now_ns,
@@ -300,10 +295,10 @@ def spell_out(store: StateStore, view_index: int, rows: c.Newcomers) -> list[tup
         columns.versions,
         columns.counts,
         columns.deployments(),
-        columns.metric_records(store),
+        columns.told_of_each(store),
         strict=True,
     )
-    for eval_id, version, count, (deployment_id, state), metric in every:
+    for eval_id, version, count, (deployment_id, state), told in every:
         nodes = columns.nodes[start : start + count]
         start += count
         found = _find(store, eval_id, version)
@@ -320,7 +315,7 @@ def spell_out(store: StateStore, view_index: int, rows: c.Newcomers) -> list[tup
             deployment_id=deployment_id,
             nodes=nodes.tobytes(),
             name_indexes=np.arange(count, dtype=_U32).tobytes(),
-            metrics=metric,
+            metrics=told.record(),
         )
         opened = _deployment(deployment_id, evaluation, job, {group.name: state}) if state is not None else None
         plan = c.PlanResult(
