@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster_agents import NOMADPY, Cluster, Machine, running_cluster, until
-from conftest import HASTY
+from hasty_settings import HASTY
 
 
 def peers(cluster: Cluster, among: list[Machine] | None = None) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from cluster_agents import NOMADPY, Cluster, Machine, is_alive, running_cluster, until
-from conftest import HASTY
+from hasty_settings import HASTY
 
 
 def snapshot(word: str, server: Machine, file: Path) -> None:
