@@ -8,7 +8,7 @@ come as a group.
 from __future__ import annotations
 
 import types
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,7 +38,7 @@ def _now() -> float:
 def current_time() -> float:
     """The monotonic clock of the process that asks."""
     process = _loop.process
-    return process.now() if process is not None else _loop.now
+    return _loop.now + process.boot_s if process is not None else _loop.now
 
 
 def _world_time(deadline: float) -> float:
@@ -173,7 +173,7 @@ class Event:
 
     def __init__(self) -> None:
         self._is_set = False
-        self._waiting: OrderedDict[Task, None] = OrderedDict()
+        self._waiting: dict[Task, None] = {}
 
     def is_set(self) -> bool:
         """Whether it happened."""
@@ -182,7 +182,7 @@ class Event:
     def set(self) -> None:
         """It happens."""
         self._is_set = True
-        waiting, self._waiting = self._waiting, OrderedDict()
+        waiting, self._waiting = self._waiting, {}
         for task in waiting:
             _loop.schedule(task)
 
@@ -197,7 +197,7 @@ class Event:
         await suspend(_loop, lambda: _forget(self._waiting, task))
 
 
-def _forget(waiting: OrderedDict[Task, None], task: Task) -> None:
+def _forget(waiting: dict[Task, None], task: Task) -> None:
     waiting.pop(task, None)
 
 
@@ -206,7 +206,7 @@ class Lock:
 
     def __init__(self) -> None:
         self._held = False
-        self._waiting: OrderedDict[Task, None] = OrderedDict()
+        self._waiting: dict[Task, None] = {}
 
     async def __aenter__(self) -> None:
         if not self._held:
@@ -219,7 +219,8 @@ class Lock:
 
     async def __aexit__(self, *_: object) -> None:
         if self._waiting:
-            task, _none = self._waiting.popitem(last=False)
+            task = next(iter(self._waiting))
+            del self._waiting[task]
             _loop.schedule(task)
         else:
             self._held = False

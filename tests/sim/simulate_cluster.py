@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import time
@@ -21,6 +22,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("-profile", choices=[*PROFILES, "long", "all"], default="all", help="long: all but brief")
     parser.add_argument("-mutations", action="store_true", help="break each rule and search a seed that notices")
     options = parser.parse_args(arguments)
+    # What is loaded by now stays; the collector need not look at it again.
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 100)
     if options.mutations:
         return _mutations(options.seeds)
     every = {"all": list(PROFILES), "long": [profile for profile in PROFILES if profile != "brief"]}

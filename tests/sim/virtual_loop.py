@@ -177,8 +177,8 @@ class Loop:
     def at(self, when: float, action: Callable[[], None]) -> Timer:
         """Does something at a moment of the world's time."""
         timer = Timer(action)
-        self._order += 1
-        heapq.heappush(self._timers, (max(when, self.now), self._order, timer))
+        self._order = order = self._order + 1
+        heapq.heappush(self._timers, (when if when > self.now else self.now, order, timer))
         return timer
 
     def later(self, delay_s: float, action: Callable[[], None]) -> Timer:
@@ -202,11 +202,14 @@ class Loop:
 
     def run(self, until: float) -> None:
         """Lets time pass up to a moment."""
+        timers, ready = self._timers, self._ready
         while True:
-            self._run_ready()
-            if not self._timers or self._timers[0][0] > until:
+            if ready:
+                self._run_ready()
+            if not timers or timers[0][0] > until:
                 break
-            self.now, _, timer = heapq.heappop(self._timers)
+            when, _, timer = heapq.heappop(timers)
+            self.now = when
             if timer.action is not None:
                 self.steps += 1
                 timer.action()
