@@ -49,8 +49,8 @@ def restart(directory: Path, megabytes: int) -> Iterator[Figure]:
 
 
 def start(directory: Path, n_jobs: int) -> tuple[float, float, int, int]:
-    """Fills a log and starts a server on it, which reads it from the disk: seconds until it leads, of the clock and of cpu, bytes of the log, how
-    many jobs it knows."""
+    """Fills a log and starts a server on it, which reads it from the disk: seconds until it leads, of the clock and of
+    cpu, bytes of the log, how many jobs it knows."""
     data, net = directory / "data", Loopback()
     (data / "server").mkdir(parents=True)
     (data / "server" / "server-id").write_text(SERVER_ID)
