@@ -26,6 +26,7 @@ from nomadpy.state.told import Told
 _U32, _F64 = np.dtype("<u4"), np.dtype("<f8")
 _Numbers = npt.NDArray[np.uint32]
 Key = tuple[str, str]
+_Lines = dict[str, TaskGroupSummary]
 
 
 class _Columns:
@@ -181,11 +182,12 @@ def _done(
 
 
 class _Followers:
-    """What follows from placements for evaluations, summaries and jobs. Lines that are the same are kept once."""
+    """What follows from placements for evaluations, summaries and jobs. Jobs that were registered together share the
+    lines of their summaries, and go on sharing them."""
 
     def __init__(self, store: StateStore, index: int, now_ns: int, view_index: int) -> None:
         self._store, self._index, self._now_ns, self._view_index = store, index, now_ns, view_index
-        self._first: dict[int, TaskGroupSummary] = {}
+        self._lines: dict[tuple[int, str, int], tuple[_Lines, _Lines]] = {}
         self._none_queued: dict[str, dict[str, int]] = {}
 
     def complete(self, key: Key, evaluation: Evaluation, group: TaskGroup, deployment_id: str) -> Evaluation:
@@ -211,12 +213,14 @@ class _Followers:
         if summary is None or summary.create_index != job.create_index:
             return False
         lines = summary.summary
-        line = lines.get(group, _NOTHING)
-        if line == _NOTHING:
-            line = self._first.setdefault(placed, TaskGroupSummary(starting=placed))
-        else:
+        at = (id(lines), group, placed)
+        known = self._lines.get(at)
+        if known is None:
+            line = lines.get(group, _NOTHING)
             line = line.replace(starting=line.starting + placed, queued=0)
-        summaries[key] = replace(summary, summary={**lines, group: line}, modify_index=self._index)
+            # As long as the old lines are kept nothing else can have their identity.
+            known = self._lines[at] = lines, {**lines, group: line}
+        summaries[key] = replace(summary, summary=known[1], modify_index=self._index)
         return True
 
     def runs(self, key: Key, job: Job) -> None:
