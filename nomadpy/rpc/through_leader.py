@@ -168,7 +168,7 @@ class ThroughLeader:
         event = trio.Event()
         self._held[event] = None
         try:
-            with trio.move_on_after(min(pause_s, at_most_s)):
+            with trio.move_on_after(max(0.0, min(pause_s, at_most_s))):
                 await event.wait()
         finally:
             del self._held[event]

@@ -132,6 +132,25 @@ async def test_what_a_lost_leader_did_not_answer_is_held_until_another_one_leads
     assert len(world.servers.asked()) <= 3, "nobody is asked while none leads"
 
 
+async def test_a_question_whose_time_is_over_when_its_second_leader_is_lost_is_refused(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    world = World(nursery, "s2")
+    world.servers.act |= {"s2": raises(NoLeader()), "s3": trio.sleep_forever}
+
+    async def elect() -> None:
+        world.leadership.move("")
+        await trio.sleep(0.9 * HOLD_S)
+        world.leadership.move("s3")
+        await trio.sleep(0.5 * HOLD_S)
+        world.leadership.move("")
+
+    nursery.start_soon(elect)
+    with pytest.raises(NoLeader):
+        await world.beat()
+    assert "s3" in world.servers.asked()
+
+
 async def test_this_server_answers_itself_once_it_leads_and_asks_the_next_one_afterwards(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
