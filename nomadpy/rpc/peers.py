@@ -57,9 +57,12 @@ class Peers:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Holds the connections until cancelled."""
-        async with trio.open_nursery() as self._nursery:
-            task_status.started()
-            await trio.sleep_forever()
+        try:
+            async with trio.open_nursery() as self._nursery:
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
 
     async def connection(self, server_id: str) -> Connection:
         """An open connection to the server, dialed where needed. Raises NotConnected or Forbidden with the reason."""
@@ -84,9 +87,14 @@ class Peers:
 
     async def _connect(self, server_id: str) -> Connection:
         address = self._address_of(server_id)
-        if not address or self._nursery is None:
+        if self._nursery is None:
+            raise NotConnected("this agent connects to no servers now: it starts or ends")
+        if not address:
             raise NotConnected(f"the address of server {server_id} is not known")
         stream, names = await self._dial(address)
+        if self._nursery is None:
+            await trio.aclose_forcefully(stream)
+            raise NotConnected(f"this agent ended while it dialed server {server_id}")
 
         def admit(peer: Peer) -> None:
             if peer.role != "server" or peer.id != server_id:

@@ -317,6 +317,16 @@ async def test_peers_are_dialed_once_reused_and_dialed_again() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_who_asks_while_the_agent_ends_hears_that_nothing_is_connected() -> None:
+    async with trio.open_nursery() as nursery:
+        office = await open_office(nursery, Book(), server_id="s1")
+        async with peers_of({"s1": office.address}) as peers:
+            pass
+        with pytest.raises(NotConnected, match="starts or ends"):
+            await peers.connection("s1")
+        nursery.cancel_scope.cancel()
+
+
 async def test_another_server_at_a_peers_address_is_not_taken_for_it() -> None:
     async with trio.open_nursery() as nursery:
         office = await open_office(nursery, Book(), server_id="s2")

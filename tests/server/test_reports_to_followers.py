@@ -38,9 +38,10 @@ async def test_a_report_on_something_unknown_is_told_again_elsewhere(
     nodes, (alloc,) = world.server.nodes, world.live()
     failed = update_of(alloc, "failed").replace(id=STRANGE)
     assert await nodes.update_allocs(node_id(0), SECRET, [failed]) == world.server.store.index
-    with monkeypatch.context() as patch, pytest.raises(NoLeader):
+    with monkeypatch.context() as patch:
         patch.setattr(world.server, "log", FollowersLog(world.server.log))
-        await nodes.update_allocs(node_id(0), SECRET, [failed])
+        with pytest.raises(NoLeader):
+            await nodes.update_allocs(node_id(0), SECRET, [failed])
 
 
 async def test_a_beat_at_a_follower_renews_no_lease(
@@ -49,6 +50,7 @@ async def test_a_beat_at_a_follower_renews_no_lease(
     await world.add_node(0)
     nodes = world.server.nodes
     assert (await nodes.heartbeat(node_id(0), SECRET, "ready")).heartbeat_ttl_s > 0
-    with monkeypatch.context() as patch, pytest.raises(NoLeader):
+    with monkeypatch.context() as patch:
         patch.setattr(world.server, "log", FollowersLog(world.server.log))
-        await nodes.heartbeat(node_id(0), SECRET, "ready")
+        with pytest.raises(NoLeader):
+            await nodes.heartbeat(node_id(0), SECRET, "ready")
