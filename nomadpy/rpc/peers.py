@@ -87,14 +87,10 @@ class Peers:
 
     async def _connect(self, server_id: str) -> Connection:
         address = self._address_of(server_id)
-        if self._nursery is None:
-            raise NotConnected("this agent connects to no servers now: it starts or ends")
         if not address:
             raise NotConnected(f"the address of server {server_id} is not known")
+        self._home()
         stream, names = await self._dial(address)
-        if self._nursery is None:
-            await trio.aclose_forcefully(stream)
-            raise NotConnected(f"this agent ended while it dialed server {server_id}")
 
         def admit(peer: Peer) -> None:
             if peer.role != "server" or peer.id != server_id:
@@ -112,13 +108,23 @@ class Peers:
             admit=admit,
             timing=self._timing,
         )
-        self._nursery.start_soon(connection.run)
+        try:
+            self._home().start_soon(connection.run)
+        except NotConnected:
+            await trio.aclose_forcefully(stream)
+            raise
         with trio.move_on_after(_READY_S) as scope:
             await connection.ready()
         if scope.cancelled_caught:
             connection.close("the handshake took too long")
             raise NotConnected(f"{address} did not introduce itself within {_READY_S:g} s")
         return connection
+
+    def _home(self) -> trio.Nursery:
+        """Where connections live. Raises NotConnected while there is none, also when that changed during a dial."""
+        if self._nursery is None:
+            raise NotConnected("this agent connects to no servers now: it starts or ends")
+        return self._nursery
 
 
 class NodeQuery(Noun):
