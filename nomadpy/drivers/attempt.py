@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,9 @@ async def spawn(run_dir: str) -> tuple[int, Spec, trio.socket.SocketType]:
             if answer.one("status") != "started":
                 error = Fatal if answer.one("kind") == "fatal" else Temporary
                 raise error(answer.one("text"))
-            await _send(watch, [("adopted", "1")])
+            # A short task may be over by now, and its executor with it: the exit record tells how.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                await _send(watch, [("adopted", "1")])
     except BaseException as error:
         # Closing the socket of an executor that was not adopted ends its task and itself, also when cancelled here.
         watch.close()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import trio
 from process_bench import ProcessBench, until
 
-from nomadpy.drivers import cgroups
+from nomadpy.drivers import attempt, cgroups
 from nomadpy.drivers.contract import DriverContext
 from nomadpy.drivers.executor import procfs
 from nomadpy.drivers.raw_exec import RawExecDriver
@@ -247,3 +248,21 @@ async def test_busy_tasks_show_in_percent_and_ticks(bench: ProcessBench) -> None
         cpu = (await driver.task_stats(handle.task_id)).resource_usage.cpu_stats
     assert 5 < cpu.percent < 130
     assert cpu.total_ticks == pytest.approx(cpu.percent / 100 * 4000 / (os.cpu_count() or 1))
+
+
+async def test_a_task_that_is_over_before_the_agent_adopts_it_ended_by_itself(
+    bench: ProcessBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received = attempt.receive
+
+    async def received_late(connection: trio.socket.SocketType) -> bytes:
+        body = await received(connection)
+        # Nothing more to be read, ever: the executor has gone.
+        assert await connection.recv(1, socket.MSG_PEEK) == b""
+        return body
+
+    async with bench.running() as driver:
+        monkeypatch.setattr(attempt, "receive", received_late)
+        handle = await driver.start_task(bench.task({"command": "/bin/sh", "args": ["-c", "exit 7"]}))
+        with trio.fail_after(20):
+            assert (await driver.wait_task(handle.task_id)).exit_code == 7
