@@ -108,8 +108,17 @@ class NewRows(NamedTuple):
 
 
 _INDEX_AT, _MANY = 1 << 15, 256
+_SOME_ROWS, _MANY_ROWS = 1 << 15, 1 << 22
 _NO_EXTRA = Extra()
 _NO_TRANSITION = DesiredTransition()
+
+
+def roomy(capacity: int, size: int) -> int:
+    """The next capacity of the columns for so many rows. To copy half a million rows would hold up the loop for 100 ms
+    and more, so that many are asked for well before: what is not touched takes no memory."""
+    while capacity < size:
+        capacity = max(capacity * 2, _MANY_ROWS) if capacity >= _SOME_ROWS else capacity * 2
+    return capacity
 
 
 class AllocTable:
@@ -211,8 +220,8 @@ class AllocTable:
         jobs."""
         first = self.size
         rows = slice(first, first + len(nodes))
-        while rows.stop > self._capacity:
-            self._grow(self._capacity * 2)
+        if rows.stop > self._capacity:
+            self._grow(roomy(self._capacity, rows.stop))
         self.size = rows.stop
         self.live += len(nodes)
         self.node[rows] = nodes

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from nomadpy.model.alloc import AllocMetric
 from nomadpy.model.job import Job
-from nomadpy.state.allocs import COLUMNS, GONE, AllocTable, Extra
+from nomadpy.state.allocs import COLUMNS, GONE, AllocTable, Extra, roomy
 from nomadpy.state.frozen import Page
 from nomadpy.state.ids import RowIds
 from nomadpy.state.sections import UnreadableSnapshot, Writer
@@ -151,10 +151,7 @@ class AllocReader:
         self.facts = facts = _FACTS.decode(data)
         table = self._table
         table.ids = RowIds(int(facts.id_key, 16), facts.eras)
-        capacity = table._capacity
-        while capacity < facts.size:
-            capacity *= 2
-        table._grow(capacity)
+        table._grow(roomy(table._capacity, facts.size))
         table.size = facts.size
 
     def _take_rows(self, block: RowBlock) -> None:

@@ -79,7 +79,8 @@ def _show(result: dict[str, Any], *, as_json: bool) -> None:
         return
     extra = ", ".join(f"{key} {value}" for key, value in result.get("detail", {}).items())
     print(
-        f"{result['workload']:16} {result['placements']:>9,} {result['seconds']:>9.3f} {result.get('cpu_seconds', 0):>7.3f} {result['per_second']:>11,.0f} "
+        f"{result['workload']:16} {result['placements']:>9,} {result['seconds']:>9.3f} "
+        f"{result.get('cpu_seconds', 0):>7.3f} {result['per_second']:>11,.0f} "
         f"{result['rss_mb']:>7,}  {result['target']} {'' if result['checked'] else 'CHECK FAILED '}"
         f"{'(' + extra + ')' if extra else ''}",
         flush=True,

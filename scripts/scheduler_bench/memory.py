@@ -40,6 +40,7 @@ async def memory(directory: Path, scale: float) -> dict[str, Any]:
             marks.append(server.store.index)
             n_placed = result["placements"]
             result["placements"] += 1000
+            await decided(server)
             await checked(server, directory, result, again=False)
     sizes = await trio.to_thread.run_sync(sizes_at, entries, marks)
     pending = (sizes[1] - sizes[0]) / n_placed
@@ -71,6 +72,12 @@ def _apply_all(entries: Path, marks: list[int], pipe: Any) -> None:
             if index in marks:
                 sizes.append(world.rss_bytes())
     pipe.send(sizes)
+
+
+async def decided(server: Server) -> None:
+    """Returns once nothing waits to be evaluated: what becomes healthy has the watcher of deployments ask for that."""
+    while any(not evaluation.terminal() for evaluation in server.store.evals.values()):
+        await server.watch.changed("evals")
 
 
 async def report_running(server: Server, n_allocs: int) -> None:

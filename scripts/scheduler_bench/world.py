@@ -15,6 +15,7 @@ from typing import IO, Any
 
 import trio
 
+from nomadpy.agent.collector import collect_seldom
 from nomadpy.model.node import DriverInfo, Node
 from nomadpy.model.node_class import computed_class
 from nomadpy.model.resources import (
@@ -138,10 +139,9 @@ async def running(
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
         await add_nodes(server, [node(number, big=big) for number in range(n_nodes)])
-        # As the agent does.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 10)
+        # As in an agent.
+        nursery.start_soon(collect_seldom, lambda: True)
+        await trio.lowlevel.checkpoint()
         yield server
         nursery.cancel_scope.cancel()
 
@@ -195,7 +195,8 @@ def rng() -> random.Random:
 
 
 class Timed:
-    """The wall time of what is done within, and the processor's time, which says more on a busy machine; profiled when ``PROFILES`` says so."""
+    """The wall time of what is done within, and the processor's time, which says more on a busy machine; profiled when
+    ``PROFILES`` says so."""
 
     seconds = cpu_seconds = 0.0
 
